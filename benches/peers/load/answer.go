@@ -1,0 +1,77 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+type answer struct {
+	status []byte
+	body   []byte
+	last   bool // the server closes
+}
+
+// parseAnswer returns size 0 while the head is incomplete, then the size of head and body.
+func parseAnswer(b []byte) (a answer, size int, err error) {
+	end := bytes.Index(b, []byte("\r\n\r\n"))
+	if end < 0 {
+		return a, 0, nil
+	}
+	if end < len("HTTP/1.1 200") || !bytes.HasPrefix(b, []byte("HTTP/1.1 ")) {
+		return a, 0, errors.New("no HTTP/1.1 status line")
+	}
+	a.status = b[9:12]
+	length := -1
+	for head := b[:end]; len(head) > 0; {
+		line, rest, _ := bytes.Cut(head, []byte("\r\n"))
+		head = rest
+		if value, ok := header(line, "content-length:"); ok {
+			if length, err = strconv.Atoi(string(value)); err != nil {
+				return a, 0, errors.New("unreadable Content-Length")
+			}
+		} else if value, ok := header(line, "connection:"); ok {
+			a.last = bytes.EqualFold(value, []byte("close"))
+		}
+	}
+	if length < 0 {
+		return a, 0, errors.New("no Content-Length")
+	}
+	size = end + 4 + length
+	a.body = b[end+4 : min(size, len(b))]
+	return a, size, nil
+}
+
+func header(line []byte, name string) (value []byte, ok bool) {
+	if len(line) < len(name) || line[0]|0x20 != name[0] || !bytes.EqualFold(line[:len(name)], []byte(name)) {
+		return nil, false
+	}
+	return bytes.TrimSpace(line[len(name):]), true
+}
+
+func (l *load) check(index int, a answer) {
+	if string(a.status) != "200" {
+		l.fail("status " + string(a.status))
+		return
+	}
+	if len(a.body) != l.body {
+		l.fail(fmt.Sprintf("a body of %d bytes", len(a.body)))
+		return
+	}
+	if !bytes.HasPrefix(a.body, []byte("stable")) && !bytes.HasPrefix(a.body, []byte("canary")) {
+		l.fail("not an origin's body")
+		return
+	}
+	if !l.routed {
+		return
+	}
+	release := a.body[0]
+	if l.users[index].listed && release != 'c' {
+		l.fail("a listed user was not on canary")
+	}
+	if before := l.releases[index]; before != 0 && before != release {
+		l.fail("a user changed release")
+	}
+	l.releases[index] = release
+}

@@ -1,0 +1,3 @@
+module switchyard/benches/peers/load
+
+go 1.26

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+const (
+	readBufferBytes = 16 << 10
+	epollEvents     = 256
+	pollMillis      = 10   // so that the window ends on time when nothing happens
+	errorsMax       = 1000 // more are not worth measuring
+	connectTimeout  = 5 * time.Second
+)
+
+// conn has at most one request in flight.
+type conn struct {
+	fd     int
+	user   int   // index of the user whose request is in flight; idle: none
+	due    int64 // when that request was due
+	have   int   // bytes of the answer in buffer
+	buffer [readBufferBytes]byte
+}
+
+const none = -1
+
+type load struct {
+	options
+	epoll    int
+	timer    int
+	requests [][]byte
+	releases []byte // of each user: the first letter, or 0 as long as it is unknown
+	conns    []*conn
+	idle     []*conn
+	nextUser int
+
+	begin, end    int64 // of the measured window
+	before, after usage
+	completed     int // answers within the window
+	latencies     []int64
+	unanswered    int // requests due within the window (open loop)
+	reconnects    int
+	errors        int
+	errorKinds    map[string]int
+}
+
+func newLoad(o options) *load {
+	l := &load{options: o, errorKinds: map[string]int{}, releases: make([]byte, len(o.users))}
+	for _, u := range o.users {
+		l.requests = append(l.requests, fmt.Appendf(nil, "GET /api/items?page=3 HTTP/1.1\r\nHost: shop.example.com\r\n"+
+			"User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: application/json\r\n"+
+			"Origin: https://shop.example.com\r\nX-User-Id: %s\r\n\r\n", u.id))
+	}
+	l.latencies = make([]int64, 0, int(o.duration.Seconds()*float64(o.rate))+1)
+	return l
+}
+
+func (l *load) run() (err error) {
+	if l.epoll, err = syscall.EpollCreate1(0); err != nil {
+		return err
+	}
+	for i := range l.options.conns {
+		c := &conn{user: none}
+		if err := l.connect(c, i); err != nil {
+			return err
+		}
+		l.conns = append(l.conns, c)
+		l.idle = append(l.idle, c)
+	}
+	start := now()
+	l.begin = start + l.warmup.Nanoseconds()
+	l.end = l.begin + l.duration.Nanoseconds()
+	if l.rate > 0 {
+		return l.openLoop(start)
+	}
+	return l.closedLoop()
+}
+
+func (l *load) closedLoop() error {
+	for l.after.at == 0 {
+		for len(l.idle) > 0 {
+			l.send(now())
+		}
+		if err := l.poll(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (l *load) openLoop(start int64) error {
+	interval := int64(time.Second) / int64(l.rate)
+	l.unanswered = int((l.end - l.begin) / interval)
+	if err := l.tick(interval); err != nil {
+		return err
+	}
+	due := start // of the next request to send; those already due wait here for a connection
+	for l.after.at == 0 || l.unanswered > 0 {
+		for t := now(); due <= t && len(l.idle) > 0; due += interval {
+			l.send(due)
+		}
+		if err := l.poll(); err != nil {
+			return err
+		}
+		if now() > l.end+l.drain.Nanoseconds() {
+			l.errors += l.unanswered
+			l.errorKinds["not answered in time"] += l.unanswered
+			return nil
+		}
+	}
+	return nil
+}
+
+// tick makes poll return each interval.
+func (l *load) tick(interval int64) error {
+	const clockMonotonic = 1
+	fd, _, errno := syscall.Syscall(syscall.SYS_TIMERFD_CREATE, clockMonotonic, syscall.O_NONBLOCK, 0)
+	if errno != 0 {
+		return errno
+	}
+	every := syscall.NsecToTimespec(interval)
+	setting := [2]syscall.Timespec{every, every}
+	_, _, errno = syscall.Syscall6(syscall.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&setting)), 0, 0, 0)
+	if errno != 0 {
+		return errno
+	}
+	l.timer = int(fd)
+	return l.watch(l.timer, timerIndex, syscall.EPOLLIN)
+}
+
+const timerIndex = -1
+
+func (l *load) watch(fd, index int, events uint32) error {
+	return syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: events, Fd: int32(index)})
+}
+
+func (l *load) connect(c *conn, index int) error {
+	deadline := now() + connectTimeout.Nanoseconds()
+	for {
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = syscall.Connect(fd, &syscall.SockaddrInet4{Addr: l.addr.Addr().As4(), Port: int(l.addr.Port())})
+		if err == nil {
+			c.fd = fd
+			break
+		}
+		syscall.Close(fd)
+		if now() > deadline {
+			return fmt.Errorf("connect %s: %w", l.addr, err)
+		}
+		time.Sleep(pollMillis * time.Millisecond)
+	}
+	if err := syscall.SetNonblock(c.fd, true); err != nil {
+		return err
+	}
+	if err := syscall.SetsockoptInt(c.fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	return l.watch(c.fd, index, syscall.EPOLLIN)
+}
+
+// send takes an idle connection and the next user.
+func (l *load) send(due int64) {
+	c := l.idle[len(l.idle)-1]
+	l.idle = l.idle[:len(l.idle)-1]
+	c.user, c.due, c.have = l.nextUser, due, 0
+	l.nextUser++
+	if l.nextUser == len(l.users) {
+		l.nextUser = 0
+	}
+	// A failure shows itself as the end of the connection.
+	request := l.requests[c.user]
+	syscall.RawSyscall(syscall.SYS_WRITE, uintptr(c.fd), uintptr(unsafe.Pointer(&request[0])), uintptr(len(request)))
+}
+
+var events [epollEvents]syscall.EpollEvent
+
+// poll waits for answers and takes them in; before it does, it notes the usage when the window begins or ends.
+func (l *load) poll() error {
+	n, err := syscall.EpollWait(l.epoll, events[:], pollMillis)
+	if err != nil && err != syscall.EINTR {
+		return err
+	}
+	t := now()
+	if l.before.at == 0 && t >= l.begin {
+		l.before = l.usage(t)
+	}
+	if l.after.at == 0 && t >= l.end {
+		l.after = l.usage(t)
+	}
+	for _, event := range events[:max(n, 0)] {
+		if event.Fd == timerIndex {
+			var expiries [8]byte // reading them arms the timer again
+			syscall.RawSyscall(syscall.SYS_READ, uintptr(l.timer), uintptr(unsafe.Pointer(&expiries)), 8)
+			continue
+		}
+		if err := l.receive(int(event.Fd)); err != nil {
+			return err
+		}
+	}
+	if l.errors > errorsMax {
+		return fmt.Errorf("more than %d errors: %v", errorsMax, l.errorKinds)
+	}
+	return nil
+}
+
+func (l *load) receive(index int) error {
+	c := l.conns[index]
+	if c.have == len(c.buffer) {
+		return l.broken(c, index, "answer is too long")
+	}
+	free := c.buffer[c.have:]
+	n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&free[0])), uintptr(len(free)))
+	switch {
+	case errno == syscall.EAGAIN || errno == syscall.EINTR:
+		return nil
+	case errno != 0:
+		return l.broken(c, index, errno.Error())
+	case n == 0:
+		return l.broken(c, index, "closed before the answer")
+	case c.user == none:
+		return l.broken(c, index, "bytes without a request")
+	}
+	c.have += int(n)
+	answer, size, err := parseAnswer(c.buffer[:c.have])
+	switch {
+	case err != nil:
+		return l.broken(c, index, err.Error())
+	case c.have < size || size == 0:
+		return nil
+	case c.have > size:
+		return l.broken(c, index, "bytes after the answer")
+	}
+	l.check(c.user, answer)
+	l.finish(c)
+	if answer.last {
+		return l.broken(c, index, "")
+	}
+	l.idle = append(l.idle, c)
+	return nil
+}
+
+// finish counts the answered request.
+func (l *load) finish(c *conn) {
+	t := now()
+	if t >= l.begin && t < l.end {
+		l.completed++
+	}
+	if l.rate > 0 && c.due >= l.begin && c.due < l.end {
+		l.unanswered--
+		l.latencies = append(l.latencies, t-c.due)
+	}
+	c.user = none
+}
+
+// broken replaces a connection. It is an error when a request was in flight.
+func (l *load) broken(c *conn, index int, why string) error {
+	if c.user != none {
+		l.fail(why)
+		l.finish(c)
+		l.idle = append(l.idle, c)
+	} else if !slices.Contains(l.idle, c) {
+		l.idle = append(l.idle, c)
+	}
+	l.reconnects++
+	syscall.Close(c.fd)
+	return l.connect(c, index)
+}
+
+func (l *load) fail(kind string) {
+	l.errors++
+	l.errorKinds[kind]++
+}

@@ -1,0 +1,115 @@
+// Command load puts HTTP/1.1 keep-alive load on a proxy and prints what it saw as one JSON object. Linux only.
+//
+//	load -addr 127.0.0.1:8080 -saturate                 closed loop: each connection sends as soon as it was answered
+//	load -addr 127.0.0.1:8080 -rate 4000                open loop: a request is due every 250 µs, whatever the proxy does
+//
+// With -rate a latency is counted from the moment the request was due, so waiting for a free connection is part of it
+// (no coordinated omission). One thread, one epoll, requests rendered beforehand, no allocation once it runs: it shares
+// a core with the origin and should leave most of it.
+//
+// Every answer is read and checked: 200, a body of -body bytes that begins with `stable` or `canary`, `canary` for each
+// listed user, and for any user the release that this user got first. Whatever else happens is an error.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+)
+
+type options struct {
+	addr     netip.AddrPort
+	conns    int
+	rate     int // requests a second; 0: closed loop
+	warmup   time.Duration
+	duration time.Duration
+	drain    time.Duration
+	body     int
+	routed   bool // check releases
+	pids     []int
+	users    []user
+}
+
+type user struct {
+	id     string
+	listed bool
+}
+
+func main() {
+	o, err := parse()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(2)
+	}
+	debug.SetGCPercent(-1) // everything is allocated before the first request
+	l := newLoad(o)
+	if err := l.run(); err != nil {
+		fmt.Fprintln(os.Stderr, "load:", err)
+		os.Exit(1)
+	}
+	json.NewEncoder(os.Stdout).Encode(l.report())
+}
+
+func parse() (o options, err error) {
+	addr := flag.String("addr", "", "ip:port of the proxy")
+	usersFile := flag.String("users", "", "file with the cycle of users: lines `listed ID` or `other ID`")
+	pids := flag.String("pids", "", "comma-separated processes whose CPU time is measured")
+	saturate := flag.Bool("saturate", false, "closed loop")
+	flag.IntVar(&o.rate, "rate", 0, "open loop: requests a second")
+	flag.IntVar(&o.conns, "conns", 64, "connections")
+	flag.DurationVar(&o.warmup, "warmup", time.Second, "load before the measured window")
+	flag.DurationVar(&o.duration, "duration", 5*time.Second, "the measured window")
+	flag.DurationVar(&o.drain, "drain", 2*time.Second, "how long requests may be answered after the window")
+	flag.IntVar(&o.body, "body", 200, "bytes that each answer's body must have")
+	flag.BoolVar(&o.routed, "routed", true, "check that users get their release")
+	flag.Parse()
+
+	if *saturate == (o.rate > 0) {
+		return o, errors.New("give either -saturate or -rate N")
+	}
+	if o.addr, err = netip.ParseAddrPort(*addr); err != nil {
+		return o, fmt.Errorf("-addr: %w", err)
+	}
+	if !o.addr.Addr().Is4() {
+		return o, errors.New("-addr: only IPv4 is served")
+	}
+	for word := range strings.SplitSeq(*pids, ",") {
+		if word == "" {
+			continue
+		}
+		pid, err := strconv.Atoi(word)
+		if err != nil {
+			return o, fmt.Errorf("-pids: %w", err)
+		}
+		o.pids = append(o.pids, pid)
+	}
+	o.users, err = readUsers(*usersFile)
+	return o, err
+}
+
+func readUsers(path string) (users []user, err error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("-users: %w", err)
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		kind, id, ok := strings.Cut(lines.Text(), " ")
+		if !ok || kind != "listed" && kind != "other" {
+			return nil, fmt.Errorf("-users: line %q is neither `listed ID` nor `other ID`", lines.Text())
+		}
+		users = append(users, user{id: id, listed: kind == "listed"})
+	}
+	if len(users) == 0 {
+		return nil, errors.New("-users: no users")
+	}
+	return users, nil
+}

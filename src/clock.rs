@@ -1,0 +1,59 @@
+//! The only reader of time. Two clocks: a monotonic one for everything that waits, expires or is measured, and the
+//! wall clock for what people read. Everything else takes time as an argument.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use once_cell::sync::Lazy;
+
+static START: Lazy<Instant> = Lazy::new(Instant::now);
+
+/// A moment on the monotonic clock.
+#[must_use]
+pub fn now() -> Instant {
+    Instant::now()
+}
+
+/// Whole milliseconds since the first call in this process, never 0, so that 0 can stand for "not set" in an atomic.
+#[must_use]
+pub fn tick() -> Tick {
+    Tick(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1)
+}
+
+/// Time since the first call in this process.
+#[must_use]
+pub fn uptime() -> Duration {
+    START.elapsed()
+}
+
+/// Microseconds since 1970-01-01T00:00:00Z on the wall clock; 0 if that clock stands before it.
+#[must_use]
+pub fn unix_micros() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX))
+}
+
+/// A monotonic moment in milliseconds that fits an atomic; at least 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Tick(u64);
+
+impl Tick {
+    /// The moment `after` this one.
+    #[must_use]
+    pub fn after(self, after: Duration) -> Self {
+        let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// For storing in an atomic.
+    #[must_use]
+    pub const fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// The same moment `n` milliseconds after the first tick, for tests and for reading an atomic back.
+    #[must_use]
+    pub const fn from_millis(n: u64) -> Self {
+        Self(n)
+    }
+}

@@ -1,0 +1,28 @@
+//! Pools: groups of equal upstream addresses with their health, connection limits and options. A release points at
+//! one pool; this module picks an endpoint of it, holds a place among its connections and says how to connect.
+//! Knows nothing of users' releases, routes or HTTP headers.
+
+pub mod settings;
+
+mod pools;
+mod pool;
+mod endpoint;
+mod balance;
+mod slots;
+mod connection;
+mod dial;
+mod connect_proxy;
+mod gate;
+mod tls;
+mod resolve;
+mod probe;
+mod retry;
+mod upkeep;
+
+pub use connection::Connection;
+pub use endpoint::{Endpoint, Lease, PeerUse};
+pub use pool::{Acquire, AcquireError, Pool, PoolStatus};
+pub use pools::{BuildError, Pools};
+pub use retry::RetryBudget;
+pub use settings::{PoolSettings, RetryCause};
+pub use upkeep::Upkeep;
