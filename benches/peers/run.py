@@ -27,6 +27,8 @@ LISTED_USERS = 100_000
 CYCLE_USERS = 10_000  # half of them listed; the load goes through them again and again
 BODY_BYTES = 200
 READY_SECONDS = 60
+DISTURBED_SHARE = 0.05  # of the proxy's core taken by other programs: measured again,
+ATTEMPTS_MAX = 3  # then the least disturbed attempt counts
 STOP_SECONDS = 5
 
 
@@ -37,7 +39,6 @@ class Settings:
     rate: int = int(os.environ.get("RATE", "4000"))
     connections: int = int(os.environ.get("CONNECTIONS", "64"))
     only: list = field(default_factory=lambda: [p for p in os.environ.get("PEERS", "").split(",") if p])
-    access_log: bool = os.environ.get("ACCESS_LOG", "on") != "off"
     cores: list = field(default_factory=lambda: sorted(os.sched_getaffinity(0)))
 
 
@@ -205,8 +206,7 @@ class Bench:
         self.settings, self.folder, self.load_program = settings, folder, load
 
     def start(self, peer):
-        for old in self.folder.glob("access.log"):
-            old.unlink()
+        (self.folder / "access.log").unlink(missing_ok=True)
         process = Process(peer.key.replace("/", "-"), self.settings.cores[0], peer.command, self.folder)
         try:
             process.wait_for(peer.port)
@@ -236,6 +236,9 @@ class Bench:
             process.stop()
         if seen["errors"]:
             raise Failed(f"{seen['errors']} errors: {seen['error_kinds']}")
+        log = self.folder / "access.log"
+        if peer.routed and not (log.exists() and log.stat().st_size):
+            raise Failed("it wrote no access log")
         if peer.routed and not 0.08 <= seen["canary_share_of_unlisted"] <= 0.12:
             raise Failed(f"{seen['canary_share_of_unlisted']:.1%} of the unlisted users on canary, not 10 %")
         return seen["assignment"]
@@ -248,6 +251,12 @@ class Bench:
             raise Failed(f"upstream saw {body}, not {want}")
 
     def round(self, peer):
+        attempts = []
+        while len(attempts) < ATTEMPTS_MAX and not any(a["foreign_share"] <= DISTURBED_SHARE for a in attempts):
+            attempts.append(self.attempt(peer))
+        return min(attempts, key=lambda a: a["foreign_share"])
+
+    def attempt(self, peer):
         process = self.start(peer)
         try:
             saturated = self.load(peer, process, ["-saturate"], self.settings.seconds, 1.0)
@@ -260,7 +269,7 @@ class Bench:
             "cpu_us": saturated["cpu_us_a_request"],
             "rps": saturated["requests_a_second"],
             "core_share": saturated["cpu_seconds"] / saturated["seconds"],
-            "foreign_share": max(0.0, saturated["core_busy"][core] - saturated["cpu_seconds"] / saturated["seconds"]),
+            "foreign_share": max(s["core_busy"][core] - s["cpu_seconds"] / s["seconds"] for s in (saturated, fixed)),
             "load_core_share": saturated["core_busy"][self.settings.cores[-1]],
             "fixed_cpu_us": fixed["cpu_us_a_request"],
             "p50_us": fixed["latency_us"]["p50"],
@@ -275,7 +284,7 @@ class Bench:
 def make_peers(settings, folder, ports, gin):
     users = write_users(folder)
     values = {"DIR": folder, "STABLE": ports["stable"], "CANARY": ports["canary"], "USERS": users}
-    access_log = folder / "access.log" if settings.access_log else Path("/dev/null")
+    access_log = folder / "access.log"
     urls = {r: f"http://127.0.0.1:{ports[r]}" for r in ("stable", "canary")}
     peers = []
 
@@ -295,8 +304,8 @@ def make_peers(settings, folder, ports, gin):
     for label, path in binaries("BARE_BIN", newest_bare()):
         add(f"bare/{label}", f"bare Pingora {label}".strip(), first_line(path, "--version"),
             lambda port: [path, "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{ports['stable']}"], routed=False)
-    log_option = ["-access-log", str(access_log)] if settings.access_log else []
-    gin_command = [gin, "-stable", urls["stable"], "-canary", urls["canary"], "-users", str(folder / "users"), *log_option]
+    gin_command = [gin, "-stable", urls["stable"], "-canary", urls["canary"], "-users", str(folder / "users"),
+                   "-access-log", str(access_log)]
     version = first_line(gin, "-version")
     add("gin", "Gin + ReverseProxy", version, lambda port: [*gin_command, "-listen", f"127.0.0.1:{port}"])
     if "gin-pool" in settings.only:
@@ -359,19 +368,20 @@ def doubts(peers):
     """What a reader of the figures should know of this run."""
     for p in (p for p in peers if p.rounds):
         share, foreign, load = (median(p, k) for k in ("core_share", "foreign_share", "load_core_share"))
+        if foreign > DISTURBED_SHARE:
+            yield f"{p.name} shared its core with other programs ({foreign:.0%}): measure again on a quiet machine."
         if share < 0.95:
-            yield (f"{p.name} used {share:.0%} of its core when saturated (others: {foreign:.0%}; the core of load and "
+            yield (f"{p.name} used {share:.0%} of its core when saturated (the core of load and "
                    f"origin was {load:.0%} busy): its requests/s are a lower bound.")
 
 
 def report(settings, peers):
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.machine())
-    log = "with an access log each" if settings.access_log else "without access logs"
     return "\n".join([
         f"{time.strftime('%Y-%m-%d')}, {cpu}, {len(settings.cores)} cores, Linux {platform.release()}. "
         f"{settings.rounds} alternating rounds of {settings.seconds:g} s saturated ({settings.connections} connections) and "
-        f"{settings.seconds:g} s at {settings.rate:,} requests/s, {log}. Medians; ratios are medians of the rounds' ratios; "
+        f"{settings.seconds:g} s at {settings.rate:,} requests/s, access logs on. Medians; ratios are medians of the rounds' ratios; "
         f"memory is the highest.",
         "",
         *table(peers),
@@ -395,10 +405,15 @@ def measure(settings, bench, peers):
     for key, assignment in assignments.items():  # same hash, same salt: the very same users
         if key.startswith("switchyard/") and assignment != assignments.get("gin", assignment):
             raise Failed(f"{key} and gin disagree on who gets the canary: {assignment}, {assignments['gin']}")
-    able = [p for p in peers if not p.failure]
     for r in range(settings.rounds):
-        for peer in able[r % len(able):] + able[:r % len(able)]:
-            figures = bench.round(peer)
+        able = [p for p in peers if not p.failure]
+        for peer in able[r % max(len(able), 1):] + able[:r % max(len(able), 1)]:
+            try:
+                figures = bench.round(peer)
+            except Failed as problem:
+                peer.failure, peer.rounds = f"failed: {problem}", []
+                print(f"{peer.name}: {peer.failure}", file=sys.stderr)
+                continue
             peer.rounds.append(figures)
             print(f"round {r + 1}: {peer.name}: {figures['cpu_us']:.1f} µs, {figures['rps']:,.0f}/s, "
                   f"p50 {figures['p50_us']:.0f} µs, p99 {figures['p99_us']:.0f} µs, {figures['errors']} errors, "

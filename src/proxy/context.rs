@@ -1,0 +1,103 @@
+//! What one request carries through the phases.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+use crate::clock;
+use crate::control::Snapshot;
+use crate::identity::Identity;
+use crate::rollout::{Decision, PoolIdx};
+use crate::upstream::{Connection, Endpoint, Lease};
+
+/// One request.
+pub struct Context {
+    /// The state that this request sees, all through.
+    pub snapshot: Arc<Snapshot>,
+    pub started: Instant,
+    /// The connection's other end.
+    pub peer: Option<SocketAddr>,
+    /// Who asks, as far as that is believed: what a trusted peer says, or the connection's other end.
+    pub client: Option<IpAddr>,
+    /// Whether the peer may send identity and forwarding fields.
+    pub trusted: bool,
+    pub request_id: HeaderValue,
+    pub traceparent: HeaderValue,
+    pub route: Option<usize>,
+    pub identity: Identity,
+    pub decision: Option<Decision>,
+    pub pool: Option<PoolIdx>,
+    pub lease: Option<Lease>,
+    pub connection: Option<Arc<Connection>>,
+    /// Endpoints that failed this request.
+    pub tried: SmallVec<[Arc<Endpoint>; 1]>,
+    pub attempts: u32,
+    pub reused: Option<bool>,
+    /// Whether the request asks for an upgrade, and whether it is a stream by its own word.
+    pub kind: crate::upstream::PeerUse,
+    pub upstream_h2: bool,
+    pub upstream_since: Option<Instant>,
+    pub upstream_status: Option<u16>,
+    pub upstream_duration: Option<Duration>,
+    pub body_bytes: u64,
+    /// The status decided by [`failure`](super::failure), where one was.
+    pub failed: Option<u16>,
+    pub aborted: bool,
+    /// The cookie to set on an anonymous visitor.
+    pub set_cookie: Option<String>,
+}
+
+impl Context {
+    /// A request that has just begun.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self {
+            snapshot,
+            started: clock::now(),
+            peer: None,
+            client: None,
+            trusted: false,
+            request_id: HeaderValue::from_static("-"),
+            traceparent: HeaderValue::from_static(""),
+            route: None,
+            identity: Identity::Anonymous,
+            decision: None,
+            pool: None,
+            lease: None,
+            connection: None,
+            tried: SmallVec::new(),
+            attempts: 0,
+            reused: None,
+            kind: crate::upstream::PeerUse::Request,
+            upstream_h2: false,
+            upstream_since: None,
+            upstream_status: None,
+            upstream_duration: None,
+            body_bytes: 0,
+            failed: None,
+            aborted: false,
+            set_cookie: None,
+        }
+    }
+
+    /// The endpoint of the last attempt.
+    pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        self.lease.as_ref().map(Lease::endpoint).or_else(|| self.tried.last())
+    }
+
+    /// Stops waiting for the head of a response.
+    pub fn head_arrived(&self) {
+        if let Some(connection) = &self.connection {
+            connection.head_arrived();
+        }
+    }
+}
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        // A request that ends in any way leaves no deadline behind on a connection that others will use.
+        self.head_arrived();
+    }
+}

@@ -1,0 +1,94 @@
+//! One table turns an error into an answer, a cause for the log, and whether it is anyone's business: a client that
+//! went away is not.
+
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::context::Context;
+
+/// What an error comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// The client went away: nothing is written, nothing is logged but the access line.
+    DownstreamAbort,
+    /// The request is refused for what it is.
+    Refused(u16),
+    /// Something failed that should not have: logged once.
+    Failed {
+        /// The answer, if none has begun.
+        status: u16,
+        /// In a word, for the log.
+        cause: &'static str,
+    },
+}
+
+impl Failure {
+    /// The status for the access log.
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::DownstreamAbort => 499,
+            Self::Refused(status) | Self::Failed { status, .. } => status,
+        }
+    }
+}
+
+/// Judges the final error of a request.
+pub fn judge(error: &Error, ctx: &Context) -> Failure {
+    match error.esource() {
+        ErrorSource::Downstream => downstream(error),
+        ErrorSource::Upstream => upstream(error, ctx),
+        ErrorSource::Internal | ErrorSource::Unset => match error.etype() {
+            ErrorType::HTTPStatus(status @ 400..=499) => Failure::Refused(*status),
+            ErrorType::HTTPStatus(status) => Failure::Failed {
+                status: *status,
+                cause: "no endpoint",
+            },
+            _ => Failure::Failed {
+                status: 500,
+                cause: "internal error",
+            },
+        },
+    }
+}
+
+fn downstream(error: &Error) -> Failure {
+    match error.etype() {
+        ErrorType::ConnectionClosed
+        | ErrorType::ReadError
+        | ErrorType::WriteError
+        | ErrorType::H2Error => Failure::DownstreamAbort,
+        // A client that stops reading is as gone as one that closes.
+        ErrorType::WriteTimedout => Failure::DownstreamAbort,
+        ErrorType::ReadTimedout => Failure::Refused(408),
+        ErrorType::HTTPStatus(status) => Failure::Refused(*status),
+        _ => Failure::Refused(400),
+    }
+}
+
+fn upstream(error: &Error, ctx: &Context) -> Failure {
+    let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
+    if overdue {
+        return Failure::Failed {
+            status: 504,
+            cause: "no response head in time",
+        };
+    }
+    let (status, cause) = match error.etype() {
+        ErrorType::ConnectTimedout => (504, "connect timeout"),
+        ErrorType::ConnectRefused => (502, "connection refused"),
+        ErrorType::ConnectNoRoute => (502, "no route"),
+        ErrorType::ConnectProxyFailure => (502, "proxy refused the tunnel"),
+        ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => (502, "connect error"),
+        ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => (502, "TLS handshake failed"),
+        ErrorType::TLSHandshakeTimedout => (504, "TLS handshake timeout"),
+        ErrorType::InvalidCert => (502, "certificate not accepted"),
+        ErrorType::ReadTimedout => (504, "read timeout"),
+        ErrorType::WriteTimedout => (504, "write timeout"),
+        ErrorType::ConnectionClosed => (502, "closed before the response was complete"),
+        ErrorType::ReadError | ErrorType::WriteError => (502, "connection broken"),
+        ErrorType::InvalidHTTPHeader => (502, "invalid response head"),
+        ErrorType::H2Error | ErrorType::InvalidH2 | ErrorType::H2Downgrade => (502, "HTTP/2 error"),
+        ErrorType::HTTPStatus(status) => (*status, "refused"),
+        _ => (502, "upstream error"),
+    };
+    Failure::Failed { status, cause }
+}

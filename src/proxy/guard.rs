@@ -1,0 +1,261 @@
+//! Refuses what two parsers could read in two ways. Pingora repairs or tolerates some of it; here any doubt about
+//! where a message ends, who it is for or who sent it is an error, and the connection is closed.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, Method, Version};
+use pingora::http::RequestHeader;
+
+use super::settings::Limits;
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// The answer.
+    pub status: u16,
+    /// One of a few fixed words; the label of `switchyard_refused_total`.
+    pub cause: &'static str,
+}
+
+const fn bad(cause: &'static str) -> Refusal {
+    Refusal { status: 400, cause }
+}
+
+/// Fields that a client may not have removed by naming them in `Connection` (RFC 9110, 7.6.1, is abused for it).
+const PROTECTED: [&str; 14] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "authorization",
+    "cookie",
+    "origin",
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
+    "x-rollout",
+    "traceparent",
+    "connection",
+];
+
+/// Looks at the bytes of an HTTP/1 head: line ends, folding, control bytes, and what Pingora has already dropped.
+pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
+    if head.len() > limits.header_bytes_max {
+        return Err(Refusal {
+            status: 431,
+            cause: "header_too_large",
+        });
+    }
+    let mut start = 0;
+    let (mut lengths, mut encodings) = (0, 0);
+    for end in memchr::memchr_iter(b'\n', head) {
+        let line = head.get(start..end).unwrap_or_default();
+        let Some(line) = line.strip_suffix(b"\r") else {
+            return Err(bad("bare_lf"));
+        };
+        if start > 0 {
+            match line.first() {
+                Some(b' ' | b'\t') => return Err(bad("obs_fold")),
+                Some(b'C' | b'c') if is_field(line, b"content-length") => lengths += 1,
+                Some(b'T' | b't') if is_field(line, b"transfer-encoding") => encodings += 1,
+                _ => {}
+            }
+        }
+        if memchr::memchr2(b'\r', 0, line).is_some() {
+            return Err(bad("control_byte"));
+        }
+        start = end + 1;
+    }
+    match (lengths, encodings) {
+        (0 | 1, 0) | (0, 1) => Ok(()),
+        (_, 0) => Err(bad("content_length_repeated")),
+        (0, _) => Err(bad("transfer_encoding_repeated")),
+        _ => Err(bad("length_and_encoding")),
+    }
+}
+
+fn is_field(line: &[u8], name: &[u8]) -> bool {
+    let (field, rest) = line.split_at(name.len().min(line.len()));
+    field.eq_ignore_ascii_case(name) && matches!(rest.first(), Some(b':' | b' ' | b'\t'))
+}
+
+/// Looks at a parsed head, of any version. `identity` names the fields that tell who asks.
+pub fn check_head(request: &RequestHeader, limits: &Limits, identity: &[HeaderName]) -> Result<(), Refusal> {
+    let headers = &request.headers;
+    if headers.len() > limits.headers_max {
+        return Err(Refusal {
+            status: 431,
+            cause: "too_many_headers",
+        });
+    }
+    check_target(request)?;
+    check_host(request)?;
+    check_framing(request)?;
+    check_connection(headers, identity)?;
+    check_names_and_values(headers)?;
+    check_length(headers, limits)
+}
+
+fn check_target(request: &RequestHeader) -> Result<(), Refusal> {
+    let target = request.raw_path();
+    let plain = |b: &u8| (0x21..=0x7e).contains(b) && *b != b'#' && *b != b'\\';
+    if !target.iter().all(plain) {
+        return Err(bad("target"));
+    }
+    if target == b"*" && request.method != Method::OPTIONS {
+        return Err(bad("target"));
+    }
+    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
+    let encoded = |code: &[u8]| path.windows(3).any(|w| w.eq_ignore_ascii_case(code));
+    let hidden = memchr::memchr(b'%', path).is_some()
+        && [&b"%00"[..], b"%2f", b"%5c"].iter().any(|code| encoded(code));
+    if hidden { Err(bad("path_encoding")) } else { Ok(()) }
+}
+
+fn check_host(request: &RequestHeader) -> Result<(), Refusal> {
+    let mut hosts = request.headers.get_all(HOST).iter();
+    let host = hosts.next();
+    let needed = request.version == Version::HTTP_11;
+    if hosts.next().is_some() || needed && host.is_none() {
+        return Err(bad("host"));
+    }
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._:[]~%!$&'()*+;=".contains(b);
+    match host {
+        Some(host) if !host.as_bytes().iter().all(allowed) => Err(bad("host")),
+        Some(host) if host.is_empty() && needed => Err(bad("host")),
+        Some(_) | None => Ok(()),
+    }
+}
+
+fn check_framing(request: &RequestHeader) -> Result<(), Refusal> {
+    let headers = &request.headers;
+    let Some(encoding) = headers.get(TRANSFER_ENCODING) else {
+        return Ok(());
+    };
+    let only_chunked = encoding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    let once = headers.get_all(TRANSFER_ENCODING).iter().count() == 1;
+    if request.version != Version::HTTP_11 || !only_chunked || !once || headers.contains_key(CONTENT_LENGTH) {
+        return Err(bad("transfer_encoding"));
+    }
+    Ok(())
+}
+
+fn check_connection(headers: &HeaderMap, identity: &[HeaderName]) -> Result<(), Refusal> {
+    for value in headers.get_all(CONNECTION) {
+        if is_harmless(value.as_bytes()) {
+            continue;
+        }
+        let Ok(list) = value.to_str() else {
+            return Err(bad("connection"));
+        };
+        let protected = |name: &str| {
+            PROTECTED.iter().any(|p| name.eq_ignore_ascii_case(p))
+                || identity.iter().any(|i| name.eq_ignore_ascii_case(i.as_str()))
+        };
+        if list.split(',').map(str::trim).any(protected) {
+            return Err(bad("connection"));
+        }
+    }
+    Ok(())
+}
+
+fn is_harmless(value: &[u8]) -> bool {
+    [&b"keep-alive"[..], b"close", b"upgrade"]
+        .iter()
+        .any(|word| value.eq_ignore_ascii_case(word))
+}
+
+fn check_names_and_values(headers: &HeaderMap) -> Result<(), Refusal> {
+    for (name, value) in headers {
+        // Some servers read `_` and `-` as one, so that a second, unchecked spelling of a field would slip through.
+        if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
+            return Err(bad("underscore_in_name"));
+        }
+        let control = |b: &u8| *b < 0x20 && *b != b'\t' || *b == 0x7f;
+        if value.as_bytes().iter().any(control) {
+            return Err(bad("control_byte"));
+        }
+    }
+    Ok(())
+}
+
+fn check_length(headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
+    let Some(value) = headers.get(CONTENT_LENGTH) else {
+        return Ok(());
+    };
+    let digits = value.as_bytes();
+    let sound = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    let length = value.to_str().ok().filter(|_| sound).and_then(|v| v.parse::<u64>().ok());
+    match (length, limits.body_bytes_max) {
+        (None, _) => Err(bad("content_length")),
+        (Some(length), Some(most)) if length > most => Err(Refusal {
+            status: 413,
+            cause: "body_too_large",
+        }),
+        (Some(_), _) => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head_bytes(text: &str) -> Result<(), &'static str> {
+        check_head_bytes(text.as_bytes(), &Limits::default()).map_err(|r| r.cause)
+    }
+
+    fn head(method: &str, target: &str, fields: &[(&'static str, &str)]) -> Result<(), &'static str> {
+        let mut request = RequestHeader::build(method, target.as_bytes(), None).expect("request");
+        for (name, value) in fields {
+            request.append_header(*name, *value).expect("field");
+        }
+        let identity = [HeaderName::from_static("x-user-id")];
+        check_head(&request, &Limits::default(), &identity).map_err(|r| r.cause)
+    }
+
+    #[test]
+    fn bytes_that_parsers_read_differently_are_refused() {
+        for (text, expected) in [
+            ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", Ok(())),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Ok(())),
+            ("GET / HTTP/1.1\nHost: a\r\n\r\n", Err("bare_lf")),
+            ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err("obs_fold")),
+            ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Err("control_byte")),
+            ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", Err("control_byte")),
+            ("P / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\n", Err("content_length_repeated")),
+            ("P / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Err("length_and_encoding")),
+            (
+                "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
+                Err("transfer_encoding_repeated"),
+            ),
+        ] {
+            assert_eq!(head_bytes(text), expected, "{text:?}");
+        }
+        let long = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(40_000));
+        assert_eq!(head_bytes(&long), Err("header_too_large"));
+    }
+
+    #[test]
+    fn doubtful_heads_are_refused_and_plain_ones_pass() {
+        let host = ("Host", "t.example:80");
+        for (method, target, fields, expected) in [
+            ("GET", "/a?b=%2f", vec![host], Ok(())),
+            ("OPTIONS", "*", vec![host], Ok(())),
+            ("GET", "*", vec![host], Err("target")),
+            ("GET", "/a\\b", vec![host], Err("target")),
+            ("GET", "/a%2Fb", vec![host], Err("path_encoding")),
+            ("GET", "/", vec![], Err("host")),
+            ("GET", "/", vec![host, host], Err("host")),
+            ("GET", "/", vec![("Host", "a,b")], Err("host")),
+            ("GET", "/", vec![host, ("X_User_Id", "1")], Err("underscore_in_name")),
+            ("GET", "/", vec![host, ("Connection", "keep-alive, X-User-Id")], Err("connection")),
+            ("GET", "/", vec![host, ("Connection", "close, x-trace")], Ok(())),
+            ("POST", "/", vec![host, ("Transfer-Encoding", "gzip, chunked")], Err("transfer_encoding")),
+            ("POST", "/", vec![host, ("Content-Length", "+1")], Err("content_length")),
+            ("POST", "/", vec![host, ("Content-Length", "99999999999999999999")], Err("content_length")),
+        ] {
+            assert_eq!(head(method, target, &fields), expected, "{method} {target} {fields:?}");
+        }
+    }
+}

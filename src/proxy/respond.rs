@@ -1,0 +1,44 @@
+//! Answers that this proxy gives itself: short, with the request id, and with the route's cross-origin permission, so
+//! that a page can read them.
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{Method, StatusCode};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::context::Context;
+use super::cors;
+use super::settings::OwnCors;
+use super::trace::REQUEST_ID;
+
+/// Writes an answer with a one-line body and has the connection closed after it: what is left of the request may be
+/// unread or not understood.
+pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Option<&OwnCors>) -> Result<()> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let reason = status.canonical_reason().unwrap_or("Error");
+    let id = ctx.request_id.to_str().unwrap_or("-");
+    let body = Bytes::from(format!("{} {reason}\nrequest id: {id}\n", status.as_u16()));
+    let mut head = ResponseHeader::build(status, Some(8))?;
+    head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
+    head.insert_header(CONTENT_LENGTH, body.len())?;
+    head.insert_header(CACHE_CONTROL, "no-store")?;
+    head.insert_header(REQUEST_ID, ctx.request_id.clone())?;
+    if let Some(policy) = cors {
+        cors::answer(policy, &session.req_header().headers, &mut head)?;
+    }
+    session.set_keepalive(None);
+    let bodiless = session.req_header().method == Method::HEAD;
+    session.write_response_header(Box::new(head), bodiless).await?;
+    if bodiless {
+        return Ok(());
+    }
+    session.write_response_body(Some(body), true).await
+}
+
+/// Answers a preflight.
+pub async fn preflight(session: &mut Session, policy: &OwnCors) -> Result<()> {
+    let head = cors::preflight(policy, session.req_header())?;
+    session.write_response_header(Box::new(head), true).await
+}

@@ -1,0 +1,100 @@
+//! What pools and endpoints count. Their gauges are asked for instead, see `probe`.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, IntCounter};
+
+use super::families::FAMILIES;
+
+/// Why a request was tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RetryCause {
+    /// No connection could be made.
+    Connect,
+    /// A kept connection turned out to be closed.
+    ReusedConnectionClosed,
+}
+
+/// The series of one pool.
+#[derive(Debug, Clone)]
+pub struct PoolMetrics {
+    queue: Histogram,
+    queue_rejected: IntCounter,
+    retries_connect: IntCounter,
+    retries_reused: IntCounter,
+    resolve_failures: IntCounter,
+}
+
+impl PoolMetrics {
+    /// The series of `pool`. Handles of the same name count into the same series.
+    pub fn new(pool: &str) -> Self {
+        let retries = |cause| FAMILIES.retries.with_label_values(&[pool, cause]);
+        Self {
+            queue: FAMILIES.upstream_queue.with_label_values(&[pool]),
+            queue_rejected: FAMILIES.queue_rejected.with_label_values(&[pool]),
+            retries_connect: retries(RETRY_CAUSES[0]),
+            retries_reused: retries(RETRY_CAUSES[1]),
+            resolve_failures: FAMILIES.resolve_failures.with_label_values(&[pool]),
+        }
+    }
+
+    /// Counts how long a request waited for a connection permit.
+    pub fn queued(&self, waited: Duration) {
+        self.queue.observe(waited.as_secs_f64());
+    }
+
+    /// Counts a request that got no connection permit in time.
+    pub fn queue_rejected(&self) {
+        self.queue_rejected.inc();
+    }
+
+    /// Counts a retry.
+    pub fn retry(&self, cause: RetryCause) {
+        match cause {
+            RetryCause::Connect => self.retries_connect.inc(),
+            RetryCause::ReusedConnectionClosed => self.retries_reused.inc(),
+        }
+    }
+
+    /// Counts a failed resolution of an endpoint's name.
+    pub fn resolve_failed(&self) {
+        self.resolve_failures.inc();
+    }
+}
+
+/// The series of one endpoint of a pool.
+#[derive(Debug, Clone)]
+pub struct EndpointMetrics {
+    opened: IntCounter,
+    reused: IntCounter,
+    ejections: IntCounter,
+}
+
+impl EndpointMetrics {
+    /// The series of `endpoint`. Handles of the same names count into the same series.
+    pub fn new(pool: &str, endpoint: &str) -> Self {
+        let labels = [pool, endpoint];
+        Self {
+            opened: FAMILIES.upstream_opened.with_label_values(&labels),
+            reused: FAMILIES.upstream_reused.with_label_values(&labels),
+            ejections: FAMILIES.ejections.with_label_values(&labels),
+        }
+    }
+
+    /// Counts a connection made.
+    pub fn opened(&self) {
+        self.opened.inc();
+    }
+
+    /// Counts a request sent on a connection that had been used before.
+    pub fn reused(&self) {
+        self.reused.inc();
+    }
+
+    /// Counts an ejection.
+    pub fn ejected(&self) {
+        self.ejections.inc();
+    }
+}
+
+pub(super) const RETRY_CAUSES: [&str; 2] = ["connect", "reused_connection_closed"];

@@ -1,0 +1,123 @@
+//! Opens connections to one endpoint: bounded in time, with TCP keep-alive, through a CONNECT proxy where one is
+//! asked for. Pingora calls it in place of its own connector, which knows neither a separate limit for the TLS
+//! handshake nor proxies that are reached over TCP.
+
+use std::net::SocketAddr as InetAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use http::StatusCode;
+use pingora::connectors::L4Connect;
+use pingora::http::ResponseHeader;
+use pingora::protocols::GetProxyDigest;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::l4::virt::VirtualSocketStream;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::upstreams::peer::Tracer;
+use pingora::{Error, ErrorType, OrErr, Result};
+use socket2::{SockRef, TcpKeepalive};
+use std::os::fd::AsFd;
+use tokio::net::TcpStream;
+
+use super::connect_proxy::ConnectProxy;
+use super::connection::{Connection, Registry};
+use super::gate::Gate;
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// What Go's dialer sets beside the idle time: it sends a probe each 15 seconds and gives up after 9.
+const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 9;
+
+/// How to open a connection to one endpoint.
+#[derive(Debug)]
+pub struct Dial {
+    pub connect_timeout: Duration,
+    pub tcp_keepalive: Option<Duration>,
+    pub tunnel: Option<Tunnel>,
+    pub registry: Arc<Registry>,
+    pub metrics: Arc<EndpointMetrics>,
+    /// Whether the socket is a [`Gate`].
+    pub upgrade: bool,
+}
+
+/// A CONNECT proxy and what to ask it for.
+#[derive(Debug, Clone)]
+pub struct Tunnel {
+    pub proxy: Arc<ConnectProxy>,
+    /// `host:port`
+    pub target: String,
+}
+
+impl Dial {
+    async fn open(&self, address: &InetAddr) -> Result<TcpStream> {
+        let explain = || format!("connecting to {address}");
+        let mut socket = TcpStream::connect(address).await.map_err(|e| {
+            let kind = match e.kind() {
+                std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                std::io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+                std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
+                    ErrorType::ConnectNoRoute
+                }
+                _ => ErrorType::ConnectError,
+            };
+            Error::because(kind, explain(), e)
+        })?;
+        if let Some(tunnel) = &self.tunnel {
+            tunnel
+                .proxy
+                .open(&mut socket, &tunnel.target)
+                .await
+                .or_err_with(ErrorType::ConnectProxyFailure, || {
+                    format!("tunnel to {} through {address}", tunnel.target)
+                })?;
+        }
+        if let Some(idle) = self.tcp_keepalive {
+            let keepalive = TcpKeepalive::new()
+                .with_time(idle)
+                .with_interval(KEEPALIVE_PROBE_INTERVAL)
+                .with_retries(KEEPALIVE_PROBES);
+            SockRef::from(&socket)
+                .set_tcp_keepalive(&keepalive)
+                .or_err_with(ErrorType::SocketError, explain)?;
+        }
+        Ok(socket)
+    }
+
+    fn watched(&self, socket: TcpStream) -> Result<Stream> {
+        let descriptor = socket
+            .as_fd()
+            .try_clone_to_owned()
+            .or_err(ErrorType::SocketError, "duplicating the descriptor of a connection")?;
+        let connection = Arc::new(Connection::new(descriptor));
+        let tracing = self.registry.add(&connection);
+        let mut stream: Stream = if self.upgrade {
+            VirtualSocketStream::new(Box::new(Gate::new(socket))).into()
+        } else {
+            socket.into()
+        };
+        stream.tracer = Some(Tracer(tracing));
+        // The only place where Pingora carries something of ours with a connection to the requests on it.
+        let head = ResponseHeader::build(StatusCode::OK, Some(0))?;
+        stream.set_proxy_digest(ProxyDigest::new(Box::new(head), Some(Box::new(connection))));
+        self.metrics.opened();
+        Ok(stream)
+    }
+}
+
+#[async_trait]
+impl L4Connect for Dial {
+    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
+        let Some(address) = address.as_inet() else {
+            return Error::e_explain(ErrorType::InternalError, "endpoints have inet addresses");
+        };
+        match tokio::time::timeout(self.connect_timeout, self.open(address)).await {
+            Ok(opened) => self.watched(opened?),
+            Err(_) => Error::e_explain(
+                ErrorType::ConnectTimedout,
+                format!("connecting to {address}: no connection within {:?}", self.connect_timeout),
+            ),
+        }
+    }
+}

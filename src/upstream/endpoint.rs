@@ -1,0 +1,296 @@
+//! One upstream address: its health, the places for requests in flight, and how to connect to it.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use pingora::connectors::L4Connect;
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+
+use super::connect_proxy::ConnectProxy;
+use super::connection::Registry;
+use super::dial::{Dial, Tunnel};
+use super::settings::{Connections, Http2};
+use super::slots::Slots;
+use super::tls::TlsMaterial;
+use crate::clock::Tick;
+use crate::telemetry::metrics::EndpointMetrics;
+
+/// Streams on one HTTP/2 connection, as Go's transport assumes before the peer's settings arrive.
+const H2_STREAMS_MAX: usize = 100;
+/// Pings tell a dead HTTP/2 connection from a silent one.
+const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
+
+/// What an endpoint is made of.
+pub(super) struct EndpointParts<'a> {
+    pub address: SocketAddr,
+    /// The name it was resolved from, for TLS and tunnels.
+    pub host: &'a str,
+    pub port: u16,
+    pub weight: NonZeroU16,
+    pub pool: &'a str,
+    pub pool_number: u32,
+    pub connections: &'a Connections,
+    /// `None` in clear text; otherwise the name to verify.
+    pub server_name: Option<&'a str>,
+    pub tls: &'a TlsMaterial,
+    pub tunnel: Option<Arc<ConnectProxy>>,
+}
+
+/// One upstream address.
+pub struct Endpoint {
+    label: String,
+    address: SocketAddr,
+    weight: NonZeroU16,
+    slots: Slots,
+    keep_max: usize,
+    header_timeout: Duration,
+    healthy: AtomicBool,
+    ejected_until: AtomicU64,
+    failures: AtomicU32,
+    version: AtomicU8,
+    may_speak_h2: bool,
+    registry: Arc<Registry>,
+    metrics: Arc<EndpointMetrics>,
+    peer: HttpPeer,
+    upgrade_peer: HttpPeer,
+}
+
+/// What a connection is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerUse {
+    /// A request that ends with its response.
+    Request,
+    /// A stream by its own word (gRPC, server-sent events): no time limit between two reads.
+    Stream,
+    /// A request that asks for an upgrade (WebSocket).
+    Upgrade,
+}
+
+impl Endpoint {
+    pub(super) fn new(parts: &EndpointParts<'_>) -> Self {
+        let label = match (&parts.tunnel, parts.address.ip().to_string() == parts.host) {
+            (None, _) => parts.address.to_string(),
+            (Some(_), true) => format!("{}:{}", parts.address.ip(), parts.port),
+            (Some(_), false) => format!("{}:{}", parts.host, parts.port),
+        };
+        let registry = Arc::new(Registry::default());
+        let metrics = Arc::new(EndpointMetrics::new(parts.pool, &label));
+        let connections = parts.connections;
+        let peer = |upgrade| peer(parts, &registry, &metrics, upgrade);
+        Self {
+            peer: peer(false),
+            upgrade_peer: peer(true),
+            address: parts.address,
+            weight: parts.weight,
+            slots: Slots::new(connections.max_per_endpoint, connections.queue_max),
+            keep_max: connections.max_idle_per_endpoint,
+            header_timeout: connections.response_header_timeout,
+            healthy: AtomicBool::new(true),
+            ejected_until: AtomicU64::new(0),
+            failures: AtomicU32::new(0),
+            version: AtomicU8::new(UNKNOWN),
+            may_speak_h2: parts.server_name.is_some() && connections.http2 != Http2::Never
+                || connections.http2 == Http2::Always,
+            label,
+            registry,
+            metrics,
+        }
+    }
+
+    /// `address:port`, as in metrics and logs.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its share of the pool's traffic.
+    pub fn weight(&self) -> NonZeroU16 {
+        self.weight
+    }
+
+    /// Its metrics.
+    pub fn metrics(&self) -> &EndpointMetrics {
+        &self.metrics
+    }
+
+    /// Requests in flight.
+    pub fn in_flight(&self) -> usize {
+        self.slots.taken()
+    }
+
+    /// Open connections.
+    pub fn open(&self) -> usize {
+        self.registry.open()
+    }
+
+    /// Whether the last health checks passed.
+    pub fn healthy(&self) -> bool {
+        self.healthy.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be picked.
+    pub fn available(&self, now: Tick) -> bool {
+        self.healthy() && !self.ejected(now)
+    }
+
+    /// Whether connect failures keep it out for now.
+    pub fn ejected(&self, now: Tick) -> bool {
+        self.ejected_until.load(Ordering::Relaxed) > now.millis()
+    }
+
+    pub(super) fn set_healthy(&self, healthy: bool) {
+        self.healthy.store(healthy, Ordering::Relaxed);
+    }
+
+    pub(super) fn eject_until(&self, until: Tick) {
+        self.ejected_until.store(until.millis(), Ordering::Relaxed);
+        self.failures.store(0, Ordering::Relaxed);
+    }
+
+    /// A connection came about.
+    pub fn connected(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn connect_failed(&self) -> u32 {
+        self.failures.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// What the connections speak, learned from the last request on one.
+    pub fn spoke(&self, h2: bool) {
+        let version = if h2 { H2 } else { H1 };
+        if self.version.load(Ordering::Relaxed) != version {
+            self.version.store(version, Ordering::Relaxed);
+        }
+    }
+
+    /// When the head of a response to a request that is sent `now` is overdue.
+    pub fn head_due(&self, now: Tick) -> Tick {
+        now.after(self.header_timeout)
+    }
+
+    pub(super) fn sweep(&self, now: Tick) {
+        self.registry.sweep(now);
+    }
+
+    pub(super) fn slots(&self) -> &Slots {
+        &self.slots
+    }
+
+    /// A peer for probing: connections to it are never kept.
+    pub(super) fn probe_peer(&self, kind: PeerUse) -> Box<HttpPeer> {
+        self.peer(kind, usize::MAX)
+    }
+
+    /// The peer for one request. `place` is how many requests were in flight with it: a connection past
+    /// `max_idle_per_endpoint` is not kept, because connections in the pool are used before new ones are opened.
+    fn peer(&self, kind: PeerUse, place: usize) -> Box<HttpPeer> {
+        let template = match kind {
+            PeerUse::Upgrade => &self.upgrade_peer,
+            PeerUse::Request | PeerUse::Stream => &self.peer,
+        };
+        let mut peer = Box::new(template.clone());
+        if place > self.keep_max {
+            peer.options.idle_timeout = Some(Duration::ZERO);
+        }
+        let bounded = kind == PeerUse::Request && self.may_speak_h2;
+        if bounded && self.version.load(Ordering::Relaxed) != H1 {
+            // Streams of HTTP/2 share a connection, which must not be ended for one of them.
+            peer.options.read_timeout = Some(self.header_timeout);
+        }
+        peer
+    }
+}
+
+const UNKNOWN: u8 = 0;
+const H1: u8 = 1;
+const H2: u8 = 2;
+
+fn peer(
+    parts: &EndpointParts<'_>,
+    registry: &Arc<Registry>,
+    metrics: &Arc<EndpointMetrics>,
+    upgrade: bool,
+) -> HttpPeer {
+    let connections = parts.connections;
+    let name = parts.server_name.unwrap_or_default().to_owned();
+    let mut peer = HttpPeer::new(parts.address, parts.server_name.is_some(), name);
+    let dial: Arc<dyn L4Connect + Send + Sync> = Arc::new(Dial {
+        connect_timeout: connections.connect_timeout,
+        tcp_keepalive: connections.tcp_keepalive,
+        tunnel: parts.tunnel.as_ref().map(|proxy| Tunnel {
+            proxy: Arc::clone(proxy),
+            target: target(parts.host, parts.port),
+        }),
+        registry: Arc::clone(registry),
+        metrics: Arc::clone(metrics),
+        upgrade,
+    });
+    // Connections of two pools, or of upgraded and plain requests, are never mixed; nor are tunnels to two targets
+    // through one proxy, whose address is the same.
+    let tunnel_key = xxhash_rust::xxh3::xxh3_64(target(parts.host, parts.port).as_bytes());
+    peer.group_key = tunnel_key ^ (u64::from(parts.pool_number) << 1 | u64::from(upgrade));
+    peer.client_cert_key = parts.tls.client.clone();
+    let options = &mut peer.options;
+    options.ca = parts.tls.authorities.clone();
+    options.custom_l4 = Some(dial);
+    // Ours is enforced by `Dial`; Pingora applies this one to the TLS handshake alone.
+    options.connection_timeout = Some(connections.tls_handshake_timeout);
+    options.idle_timeout = Some(connections.idle_timeout);
+    options.max_h2_streams = H2_STREAMS_MAX;
+    options.h2_ping_interval = Some(H2_PING_INTERVAL);
+    options.alpn = match connections.http2 {
+        Http2::Always => ALPN::H2,
+        Http2::Auto if connections.reuse && !upgrade => ALPN::H2H1,
+        Http2::Auto | Http2::Never => ALPN::H1,
+    };
+    peer
+}
+
+fn target(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+/// A place among the requests in flight to an endpoint, given back on drop.
+pub struct Lease {
+    endpoint: Arc<Endpoint>,
+    place: usize,
+}
+
+impl Lease {
+    /// `endpoint.slots` was entered just before.
+    pub(super) fn entered(endpoint: Arc<Endpoint>) -> Self {
+        let place = endpoint.slots.taken();
+        Self { endpoint, place }
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
+    }
+
+    /// How Pingora is to connect.
+    pub fn peer(&self, kind: PeerUse) -> Box<HttpPeer> {
+        self.endpoint.peer(kind, self.place)
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.endpoint.slots.leave();
+    }
+}
