@@ -82,7 +82,11 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, S
         (None, None) => Ok(None),
         (Some(listen), Some(upstream)) => {
             let upstream = upstream.parse().map_err(|e| format!("--upstream {upstream}: {e}"))?;
-            Ok(Some(Arguments { listen, upstream, pingora_defaults }))
+            Ok(Some(Arguments {
+                listen,
+                upstream,
+                pingora_defaults,
+            }))
         }
         (Some(_), None) => Err("--upstream is missing".to_owned()),
         (None, Some(_)) => Err("--listen is missing".to_owned()),
@@ -110,7 +114,11 @@ fn peer(upstream: SocketAddr, pingora_defaults: bool) -> HttpPeer {
 }
 
 fn serve(arguments: &Arguments) -> ! {
-    let conf = ServerConf { threads: 1, upstream_keepalive_pool_size: MAX_IDLE, ..ServerConf::default() };
+    let conf = ServerConf {
+        threads: 1,
+        upstream_keepalive_pool_size: MAX_IDLE,
+        ..ServerConf::default()
+    };
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
     let proxy = Bare {

@@ -1,8 +1,8 @@
 //! The only writer of live state. What requests see is one [`Snapshot`] behind one atomic pointer: a request loads it
 //! once and sees one revision, its retries included.
 
-mod snapshot;
 mod live;
+mod snapshot;
 
 pub use live::Live;
 pub use snapshot::{LiveRollout, Slot, Snapshot, Surroundings};

@@ -3,20 +3,20 @@
 
 pub mod settings;
 
-mod gateway;
-mod edge;
-mod context;
-mod guard;
 mod admit;
 mod choose;
-mod routes;
-mod request;
-mod headers;
-mod trace;
+mod context;
 mod cors;
+mod edge;
 mod failure;
-mod respond;
+mod gateway;
+mod guard;
+mod headers;
 mod record;
+mod request;
+mod respond;
+mod routes;
+mod trace;
 
 pub use edge::Edge;
 pub use gateway::{Gateway, GatewayParts};

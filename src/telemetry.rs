@@ -7,5 +7,6 @@ pub mod access_log;
 pub mod error_log;
 pub mod metrics;
 pub mod settings;
+mod shard;
 pub mod targets;
 mod timestamp;

@@ -4,19 +4,19 @@
 
 pub mod settings;
 
-mod pools;
-mod pool;
-mod endpoint;
 mod balance;
-mod slots;
+mod connect_proxy;
 mod connection;
 mod dial;
-mod connect_proxy;
+mod endpoint;
 mod gate;
-mod tls;
-mod resolve;
+mod pool;
+mod pools;
 mod probe;
+mod resolve;
 mod retry;
+mod slots;
+mod tls;
 mod upkeep;
 
 pub use connection::Connection;

@@ -88,8 +88,7 @@ impl LiveRollout {
             .iter()
             .map(|release| LiveRelease {
                 metrics: ReleaseMetrics::new(rollout, release.name.as_str(), &routes),
-                stamps: Reason::ALL
-                    .map(|reason| stamp(rollout, release.name.as_str(), revision, reason)),
+                stamps: Reason::ALL.map(|reason| stamp(rollout, release.name.as_str(), revision, reason)),
             })
             .collect();
         for (release, weight) in table.weights() {

@@ -76,14 +76,13 @@ pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Resu
 }
 
 /// Counts the body against its bound, and starts waiting for the response once the request is all there.
-pub fn count_body(
-    gateway: &Gateway,
-    body: &mut Option<Bytes>,
-    end_of_stream: bool,
-    ctx: &mut Context,
-) -> Result<()> {
+pub fn count_body(gateway: &Gateway, body: &mut Option<Bytes>, end_of_stream: bool, ctx: &mut Context) -> Result<()> {
     ctx.body_bytes += body.as_ref().map_or(0, |b| b.len() as u64);
-    if gateway.limits().body_bytes_max.is_some_and(|most| ctx.body_bytes > most) {
+    if gateway
+        .limits()
+        .body_bytes_max
+        .is_some_and(|most| ctx.body_bytes > most)
+    {
         metrics::refused("body_too_large");
         return Err(refused(413, "request body is larger than limits.body_bytes_max"));
     }

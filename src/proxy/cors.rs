@@ -3,9 +3,8 @@
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
-    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE,
-    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName,
-    HeaderValue, ORIGIN, VARY,
+    ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
 };
 use http::{Method, StatusCode};
 use pingora::Result;
@@ -145,11 +144,16 @@ mod tests {
         let asked = request("GET", &[("Origin", "https://shop.example.com")]);
         let mut response = ResponseHeader::build(200, None).expect("response");
         for value in ["*", "https://evil.example"] {
-            response.append_header("Access-Control-Allow-Origin", value).expect("field");
+            response
+                .append_header("Access-Control-Allow-Origin", value)
+                .expect("field");
         }
         response.append_header("Vary", "Accept").expect("field");
         answer(&policy(true), &asked.headers, &mut response).expect("answer");
-        assert_eq!(all(&response, "access-control-allow-origin"), ["https://shop.example.com"]);
+        assert_eq!(
+            all(&response, "access-control-allow-origin"),
+            ["https://shop.example.com"]
+        );
         assert_eq!(all(&response, "access-control-allow-credentials"), ["true"]);
         assert_eq!(all(&response, "access-control-expose-headers"), ["X-A, X-B"]);
         assert_eq!(all(&response, "vary"), ["Accept", "Origin"]);
@@ -160,7 +164,9 @@ mod tests {
         for fields in [&[("Origin", "https://evil.example")][..], &[]] {
             let asked = request("GET", fields);
             let mut response = ResponseHeader::build(200, None).expect("response");
-            response.append_header("Access-Control-Allow-Origin", "*").expect("field");
+            response
+                .append_header("Access-Control-Allow-Origin", "*")
+                .expect("field");
             response.append_header("Vary", "origin").expect("field");
             answer(&policy(false), &asked.headers, &mut response).expect("answer");
             assert!(all(&response, "access-control-allow-origin").is_empty());
@@ -184,6 +190,9 @@ mod tests {
         assert_eq!(all(&answer, "access-control-allow-methods"), ["PUT"]);
         assert_eq!(all(&answer, "access-control-allow-headers"), ["x-user-id"]);
         assert_eq!(all(&answer, "access-control-max-age"), ["600"]);
-        assert!(!is_preflight(&request("OPTIONS", &[("Origin", "https://shop.example.com")])));
+        assert!(!is_preflight(&request(
+            "OPTIONS",
+            &[("Origin", "https://shop.example.com")]
+        )));
     }
 }

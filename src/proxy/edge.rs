@@ -52,9 +52,7 @@ impl HttpServerApp for Edge {
         Some(&self.options)
     }
 
-    fn http_cleanup<'life0, 'async_trait>(
-        &'life0 self,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>
+    fn http_cleanup<'life0, 'async_trait>(&'life0 self) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>
     where
         'life0: 'async_trait,
         Self: 'async_trait,

@@ -52,10 +52,9 @@ pub fn judge(error: &Error, ctx: &Context) -> Failure {
 
 fn downstream(error: &Error) -> Failure {
     match error.etype() {
-        ErrorType::ConnectionClosed
-        | ErrorType::ReadError
-        | ErrorType::WriteError
-        | ErrorType::H2Error => Failure::DownstreamAbort,
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error => {
+            Failure::DownstreamAbort
+        }
         // A client that stops reading is as gone as one that closes.
         ErrorType::WriteTimedout => Failure::DownstreamAbort,
         ErrorType::ReadTimedout => Failure::Refused(408),

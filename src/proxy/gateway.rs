@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::CONNECTION;
 use http::HeaderName;
+use http::header::CONNECTION;
 use log::{error, warn};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -191,10 +191,14 @@ impl ProxyHttp for Gateway {
             if let Target::Rollout(slot) = self.parts.routes.get(place).target {
                 let live = ctx.snapshot.rollout(slot);
                 let stamp = live.map(|live| live.stamp(decision).clone());
-                stamp.map(|stamp| upstream.insert_header(headers::X_ROLLOUT, stamp)).transpose()?;
+                stamp
+                    .map(|stamp| upstream.insert_header(headers::X_ROLLOUT, stamp))
+                    .transpose()?;
             }
         }
-        let reuse = ctx.pool.is_none_or(|pool| self.parts.pools.get(pool).settings().connections.reuse);
+        let reuse = ctx
+            .pool
+            .is_none_or(|pool| self.parts.pools.get(pool).settings().connections.reuse);
         ctx.upstream_h2 = upstream.version == http::Version::HTTP_2;
         if !reuse && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade {
             upstream.insert_header(CONNECTION, "close")?;

@@ -107,8 +107,7 @@ fn check_target(request: &RequestHeader) -> Result<(), Refusal> {
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     let encoded = |code: &[u8]| path.windows(3).any(|w| w.eq_ignore_ascii_case(code));
-    let hidden = memchr::memchr(b'%', path).is_some()
-        && [&b"%00"[..], b"%2f", b"%5c"].iter().any(|code| encoded(code));
+    let hidden = memchr::memchr(b'%', path).is_some() && [&b"%00"[..], b"%2f", b"%5c"].iter().any(|code| encoded(code));
     if hidden { Err(bad("path_encoding")) } else { Ok(()) }
 }
 
@@ -185,7 +184,11 @@ fn check_length(headers: &HeaderMap, limits: &Limits) -> Result<(), Refusal> {
     };
     let digits = value.as_bytes();
     let sound = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let length = value.to_str().ok().filter(|_| sound).and_then(|v| v.parse::<u64>().ok());
+    let length = value
+        .to_str()
+        .ok()
+        .filter(|_| sound)
+        .and_then(|v| v.parse::<u64>().ok());
     match (length, limits.body_bytes_max) {
         (None, _) => Err(bad("content_length")),
         (Some(length), Some(most)) if length > most => Err(Refusal {
@@ -218,13 +221,22 @@ mod tests {
         for (text, expected) in [
             ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", Ok(())),
-            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", Ok(())),
+            (
+                "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Ok(()),
+            ),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", Err("bare_lf")),
             ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err("obs_fold")),
             ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Err("control_byte")),
             ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", Err("control_byte")),
-            ("P / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\n", Err("content_length_repeated")),
-            ("P / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", Err("length_and_encoding")),
+            (
+                "P / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\n",
+                Err("content_length_repeated"),
+            ),
+            (
+                "P / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                Err("length_and_encoding"),
+            ),
             (
                 "P / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n",
                 Err("transfer_encoding_repeated"),
@@ -249,11 +261,26 @@ mod tests {
             ("GET", "/", vec![host, host], Err("host")),
             ("GET", "/", vec![("Host", "a,b")], Err("host")),
             ("GET", "/", vec![host, ("X_User_Id", "1")], Err("underscore_in_name")),
-            ("GET", "/", vec![host, ("Connection", "keep-alive, X-User-Id")], Err("connection")),
+            (
+                "GET",
+                "/",
+                vec![host, ("Connection", "keep-alive, X-User-Id")],
+                Err("connection"),
+            ),
             ("GET", "/", vec![host, ("Connection", "close, x-trace")], Ok(())),
-            ("POST", "/", vec![host, ("Transfer-Encoding", "gzip, chunked")], Err("transfer_encoding")),
+            (
+                "POST",
+                "/",
+                vec![host, ("Transfer-Encoding", "gzip, chunked")],
+                Err("transfer_encoding"),
+            ),
             ("POST", "/", vec![host, ("Content-Length", "+1")], Err("content_length")),
-            ("POST", "/", vec![host, ("Content-Length", "99999999999999999999")], Err("content_length")),
+            (
+                "POST",
+                "/",
+                vec![host, ("Content-Length", "99999999999999999999")],
+                Err("content_length"),
+            ),
         ] {
             assert_eq!(head(method, target, &fields), expected, "{method} {target} {fields:?}");
         }

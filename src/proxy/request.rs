@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use http::header::COOKIE;
 use http::HeaderName;
+use http::header::COOKIE;
 use pingora::http::RequestHeader;
 
 use crate::rollout::Attributes;
@@ -29,7 +29,10 @@ impl Attributes for Asked<'_> {
 
     fn query(&self, name: &str) -> Option<&[u8]> {
         let query = self.head.uri.query()?;
-        query.as_bytes().split(|b| *b == b'&').find_map(|pair| value_of(pair, name))
+        query
+            .as_bytes()
+            .split(|b| *b == b'&')
+            .find_map(|pair| value_of(pair, name))
     }
 
     fn path(&self) -> &str {
@@ -49,7 +52,11 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
 pub fn host(head: &RequestHeader) -> std::borrow::Cow<'_, str> {
     let written = match head.headers.get(http::header::HOST) {
         Some(host) => host.to_str().unwrap_or_default(),
-        None => head.uri.authority().map(http::uri::Authority::as_str).unwrap_or_default(),
+        None => head
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .unwrap_or_default(),
     };
     let name = match written.rfind(']') {
         Some(end) => &written[..=end],
@@ -78,7 +85,10 @@ mod tests {
     #[test]
     fn cookies_and_query_parameters_are_found_by_their_whole_name() {
         let head = head("/p?ab=1&a=2", &[("Cookie", "ab=x; a=y"), ("Cookie", "c=z")]);
-        let asked = Asked { head: &head, client: None };
+        let asked = Asked {
+            head: &head,
+            client: None,
+        };
         assert_eq!(asked.cookie("a"), Some(&b"y"[..]));
         assert_eq!(asked.cookie("c"), Some(&b"z"[..]));
         assert_eq!(asked.cookie("b"), None);

@@ -94,7 +94,9 @@ mod tests {
     use super::*;
 
     fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
-        let list = values.iter().map(|v| (name.clone(), HeaderValue::from_str(v).expect("value")));
+        let list = values
+            .iter()
+            .map(|v| (name.clone(), HeaderValue::from_str(v).expect("value")));
         list.collect()
     }
 

@@ -355,7 +355,10 @@ mod tests {
         assert!(log.flush(PATIENCE));
         write_numbered(&log, 1);
         assert!(log.flush(PATIENCE));
-        assert_eq!(numbers(&fs::read_to_string(folder.file("old/log")).expect("the log")), [1]);
+        assert_eq!(
+            numbers(&fs::read_to_string(folder.file("old/log")).expect("the log")),
+            [1]
+        );
     }
 
     #[test]

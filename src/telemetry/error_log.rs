@@ -122,3 +122,104 @@ impl fmt::Write for OneLine<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Write};
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const CLIENT_LEFT: &str = "Fail to proxy: Downstream ReadError context: while reading request headers cause: \
+                               Connection reset by peer (os error 104), downstream session type: h1";
+
+    #[derive(Clone, Default)]
+    struct Printed(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Printed {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn printed(filter: &str, lines: &[(Level, &str, &str)]) -> String {
+        let printed = Printed::default();
+        let log = ErrorLog::new(filter, Target::Pipe(Box::new(printed.clone())), || {
+            1_795_478_400_012_345
+        });
+        for (level, target, message) in lines {
+            log.log(
+                &Record::builder()
+                    .level(*level)
+                    .target(target)
+                    .args(format_args!("{message}"))
+                    .build(),
+            );
+        }
+        let bytes = printed.0.lock().clone();
+        String::from_utf8(bytes).expect("UTF-8")
+    }
+
+    #[test]
+    fn a_line_has_its_time_level_target_and_message() {
+        let lines = [(Level::Warn, "switchyard::upstream", "pool \"stable\": no endpoint")];
+        assert_eq!(
+            printed(FILTER_DEFAULT, &lines),
+            "2026-11-24T00:00:00.012Z WARN switchyard::upstream pool \"stable\": no endpoint\n"
+        );
+    }
+
+    #[test]
+    fn a_message_cannot_begin_a_second_line() {
+        let lines = [(
+            Level::Error,
+            "switchyard::proxy",
+            "GET /\r\n2026 ERROR forged\u{1b}[31m\n",
+        )];
+        let text = printed(FILTER_DEFAULT, &lines);
+        assert!(text.ends_with("GET /  2026 ERROR forged [31m \n"), "{text:?}");
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn ours_are_printed_from_info_on_and_others_from_warnings_on() {
+        let lines = [
+            (Level::Info, "switchyard::server", "a"),
+            (Level::Debug, "switchyard::server", "b"),
+            (Level::Info, "pingora_core::server", "c"),
+            (Level::Warn, "pingora_core::server", "d"),
+        ];
+        let text = printed(FILTER_DEFAULT, &lines);
+        let messages: Vec<_> = text.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(messages, ["a", "d"]);
+    }
+
+    #[test]
+    fn a_client_that_leaves_prints_nothing_and_is_shown_at_debug() {
+        let lines = [(Level::Error, "pingora_proxy", CLIENT_LEFT)];
+        assert_eq!(printed(FILTER_DEFAULT, &lines), "");
+        assert!(printed("debug", &lines).contains(" DEBUG pingora_proxy Fail to proxy: Downstream ReadError"));
+    }
+
+    #[test]
+    fn what_is_counted_reaches_the_log_even_when_nothing_is_printed() {
+        let log = ErrorLog::new("off", Target::Stderr, || 0);
+        assert_eq!(log.level(), LevelFilter::Warn);
+        let metadata = Metadata::builder().level(Level::Error).target("pingora_proxy").build();
+        assert!(log.enabled(&metadata));
+        assert!(
+            !log.enabled(
+                &Metadata::builder()
+                    .level(Level::Error)
+                    .target("switchyard::proxy")
+                    .build()
+            )
+        );
+    }
+}

@@ -6,20 +6,19 @@ mod families;
 mod names;
 mod probe;
 mod release;
-mod removal;
+mod series;
 mod upstream;
+mod value;
 
 use std::time::Duration;
 
 use prometheus::TextEncoder;
 
 use self::families::FAMILIES;
-use self::probe::gauge_value;
 
 pub use self::names::{CODE_CLASSES, REASONS, SOURCES};
 pub use self::probe::{ConnectionProbe, ConnectionSample};
 pub use self::release::ReleaseMetrics;
-pub use self::removal::{forget_endpoint, forget_pool, forget_release, forget_rollout};
 pub use self::upstream::{EndpointMetrics, PoolMetrics, RetryCause};
 
 /// The `Content-Type` of [`render`].
@@ -42,30 +41,69 @@ pub fn set_connection_probe(probe: ConnectionProbe) {
 
 /// Sets the revision that requests see.
 pub fn set_revision(revision: u64) {
-    FAMILIES.revision.set(gauge_value(revision));
+    FAMILIES.revision.set(revision);
 }
 
 /// Sets the weight of a release, parts per million.
 pub fn set_rollout_weight(rollout: &str, release: &str, parts_per_million: u32) {
     FAMILIES
         .rollout_weight
-        .with_label_values(&[rollout, release])
-        .set(i64::from(parts_per_million));
+        .with(&[rollout, release])
+        .set(u64::from(parts_per_million));
+}
+
+/// Removes every series of a rollout. Handles that are still held count on, unseen.
+pub fn forget_rollout(rollout: &str) {
+    forget_of_rollout(&[("rollout", rollout)]);
+}
+
+/// Removes every series of one release of a rollout.
+pub fn forget_release(rollout: &str, release: &str) {
+    forget_of_rollout(&[("rollout", rollout), ("release", release)]);
+}
+
+/// Removes every series of a pool, those of its endpoints included.
+pub fn forget_pool(pool: &str) {
+    let labels = [("pool", pool)];
+    FAMILIES.upstream_queue.forget(&labels);
+    FAMILIES.queue_rejected.forget(&labels);
+    FAMILIES.resolve_failures.forget(&labels);
+    FAMILIES.retries.forget(&labels);
+    forget_of_endpoint(&labels);
+}
+
+/// Removes every series of one endpoint of a pool.
+pub fn forget_endpoint(pool: &str, endpoint: &str) {
+    forget_of_endpoint(&[("pool", pool), ("endpoint", endpoint)]);
+}
+
+fn forget_of_rollout(labels: &[(&str, &str)]) {
+    FAMILIES.requests.forget(labels);
+    FAMILIES.request_duration.forget(labels);
+    FAMILIES.decisions.forget(labels);
+    FAMILIES.downstream_aborts.forget(labels);
+    FAMILIES.rollout_weight.forget(labels);
+}
+
+fn forget_of_endpoint(labels: &[(&str, &str)]) {
+    FAMILIES.upstream_opened.forget(labels);
+    FAMILIES.upstream_reused.forget(labels);
+    FAMILIES.ejections.forget(labels);
 }
 
 /// Sets whether the store answers.
 pub fn set_store_connected(connected: bool) {
-    FAMILIES.store_connected.set(i64::from(connected));
+    FAMILIES.store_connected.set(u64::from(connected));
 }
 
 /// Counts how long a change took from its commit to requests seeing it.
 pub fn commit_to_live(duration: Duration) {
-    FAMILIES.commit_to_live.observe(duration.as_secs_f64());
+    FAMILIES.commit_to_live.observe(duration);
 }
 
 /// Says what runs.
 pub fn set_build(version: &str) {
-    FAMILIES.build_info.with_label_values(&[version]).set(1);
+    FAMILIES.build_info.with(&[version]).set(1);
 }
 
 /// Counts a request whose identity or forwarding headers were removed because its peer is not trusted.
@@ -75,20 +113,17 @@ pub fn identity_removed() {
 
 /// Counts a request refused before it was routed. `cause` is one of a few fixed words.
 pub fn refused(cause: &'static str) {
-    FAMILIES.refused.with_label_values(&[cause]).inc();
+    FAMILIES.refused.with(&[cause]).inc();
 }
 
 /// Counts a failure on a downstream connection that belongs to no request.
 pub fn downstream_protocol_error(cause: &'static str) {
-    FAMILIES
-        .downstream_protocol_errors
-        .with_label_values(&[cause])
-        .inc();
+    FAMILIES.downstream_protocol_errors.with(&[cause]).inc();
 }
 
 /// Counts lost access-log lines.
 pub(super) fn access_log_dropped(lines: u64) {
-    FAMILIES.access_log_dropped.inc_by(lines);
+    FAMILIES.access_log_dropped.add(lines);
 }
 
 /// A downstream connection: counted as open while it exists.
@@ -98,14 +133,14 @@ pub struct DownstreamConnection(());
 impl DownstreamConnection {
     /// Counts a connection until the value is dropped.
     pub fn open() -> Self {
-        FAMILIES.downstream_connections.inc();
+        FAMILIES.downstream_connections.add(1);
         Self(())
     }
 }
 
 impl Drop for DownstreamConnection {
     fn drop(&mut self) {
-        FAMILIES.downstream_connections.dec();
+        FAMILIES.downstream_connections.subtract(1);
     }
 }
 
@@ -116,7 +151,9 @@ mod tests {
     /// The series of the text that mention `word`, without the rest.
     fn series_with(word: &str) -> Vec<String> {
         let text = String::from_utf8(render()).expect("UTF-8");
-        let lines = text.lines().filter(|line| !line.starts_with('#') && line.contains(word));
+        let lines = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && line.contains(word));
         lines.map(str::to_owned).collect()
     }
 
@@ -149,10 +186,7 @@ mod tests {
     fn the_text_has_exactly_the_names_of_the_interface() {
         touch_everything();
         let text = String::from_utf8(render()).expect("UTF-8");
-        let described: Vec<_> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE "))
-            .collect();
+        let described: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
         let expected = [
             "switchyard_access_log_dropped_total counter",
             "switchyard_build_info gauge",
@@ -205,7 +239,14 @@ mod tests {
                 of_class.then(|| line.rsplit(' ').next().map(str::to_owned))?
             })
         };
-        for (class, expected) in [("1xx", "1"), ("2xx", "1"), ("3xx", "1"), ("4xx", "2"), ("5xx", "1"), ("other", "2")] {
+        for (class, expected) in [
+            ("1xx", "1"),
+            ("2xx", "1"),
+            ("3xx", "1"),
+            ("4xx", "2"),
+            ("5xx", "1"),
+            ("other", "2"),
+        ] {
             assert_eq!(count(class).as_deref(), Some(expected), "{class}");
         }
     }
@@ -221,7 +262,10 @@ mod tests {
         }
         let series = series_with("switchyard_decisions_total{");
         let of_release = series.iter().filter(|line| line.contains("matrix"));
-        assert_eq!(of_release.filter(|line| line.ends_with(" 2")).count(), REASONS.len() * SOURCES.len());
+        assert_eq!(
+            of_release.filter(|line| line.ends_with(" 2")).count(),
+            REASONS.len() * SOURCES.len()
+        );
     }
 
     #[test]
@@ -233,7 +277,11 @@ mod tests {
             set_rollout_weight(rollout, release, 1);
         }
         forget_release("gone", "a");
-        assert!(series_with("\"gone\"").iter().all(|line| line.contains("release=\"b\"")));
+        assert!(
+            series_with("\"gone\"")
+                .iter()
+                .all(|line| line.contains("release=\"b\""))
+        );
         assert!(!series_with("\"gone\"").is_empty());
         forget_rollout("gone");
         assert_eq!(series_with("\"gone\""), Vec::<String>::new());
@@ -247,6 +295,18 @@ mod tests {
         assert!(!series_with("192.0.2.8").is_empty());
         forget_pool("leaving");
         assert_eq!(series_with("\"leaving\""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn names_that_join_to_the_same_text_are_two_series() {
+        set_rollout_weight("joined", "ab", 1);
+        set_rollout_weight("joineda", "b", 2);
+        let series = series_with("switchyard_rollout_weight{");
+        let weights = series.iter().filter(|line| line.contains("\"joined"));
+        assert_eq!(
+            weights.map(|line| line.rsplit(' ').next()).collect::<Vec<_>>(),
+            [Some("1"), Some("2")]
+        );
     }
 
     #[test]

@@ -50,9 +50,7 @@ impl Members {
 
     /// An endpoint that may be picked and is not among `tried`; failing that, one that was tried.
     pub fn pick(&self, user: Option<&[u8]>, tried: &[Arc<Endpoint>], now: Tick) -> Option<&Arc<Endpoint>> {
-        let fresh = |e: &Endpoint| {
-            e.available(now) && !tried.iter().any(|t| t.address() == e.address())
-        };
+        let fresh = |e: &Endpoint| e.available(now) && !tried.iter().any(|t| t.address() == e.address());
         self.pick_where(user, &fresh)
             .or_else(|| self.pick_where(user, &|e| e.available(now)))
     }
@@ -60,9 +58,7 @@ impl Members {
     fn pick_where(&self, user: Option<&[u8]>, may: &dyn Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
         match (self.balance, user, &self.ring) {
             (Balance::User, Some(user), Some(ring)) => ring.pick(user, &self.endpoints, may),
-            (Balance::Random, _, _) if !self.turns.is_empty() => {
-                self.in_turn(fastrand::usize(..self.turns.len()), may)
-            }
+            (Balance::Random, _, _) if !self.turns.is_empty() => self.in_turn(fastrand::usize(..self.turns.len()), may),
             (Balance::LeastRequests, _, _) => self.least_loaded(may),
             _ => self.in_turn(self.cursor.fetch_add(1, Ordering::Relaxed), may),
         }
@@ -130,7 +126,10 @@ fn turns(weights: &[NonZeroU16]) -> Vec<u16> {
         for (now, weight) in current.iter_mut().zip(&scaled) {
             *now += weight;
         }
-        let most = current.iter().enumerate().max_by_key(|(n, now)| (**now, std::cmp::Reverse(*n)));
+        let most = current
+            .iter()
+            .enumerate()
+            .max_by_key(|(n, now)| (**now, std::cmp::Reverse(*n)));
         if let Some((next, _)) = most {
             current[next] -= total;
             round.push(u16::try_from(next).unwrap_or(u16::MAX));

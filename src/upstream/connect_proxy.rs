@@ -111,8 +111,15 @@ enum Exempt {
     All,
     Net(IpNet),
     /// `example.com` and what ends in `.example.com`; with a leading dot only the latter.
-    Domain { suffix: String, itself: bool, port: Option<u16> },
-    Address { ip: IpAddr, port: Option<u16> },
+    Domain {
+        suffix: String,
+        itself: bool,
+        port: Option<u16>,
+    },
+    Address {
+        ip: IpAddr,
+        port: Option<u16>,
+    },
 }
 
 impl ProxyEnvironment {
@@ -209,12 +216,7 @@ mod tests {
     use super::*;
 
     fn environment(pairs: &[(&str, &str)]) -> ProxyEnvironment {
-        let var = |name: &str| {
-            pairs
-                .iter()
-                .find(|(n, _)| *n == name)
-                .map(|(_, v)| (*v).to_owned())
-        };
+        let var = |name: &str| pairs.iter().find(|(n, _)| *n == name).map(|(_, v)| (*v).to_owned());
         ProxyEnvironment::read(&var).expect("readable")
     }
 
@@ -233,7 +235,10 @@ mod tests {
     fn no_proxy_takes_names_suffixes_networks_addresses_and_ports() {
         let env = environment(&[
             ("HTTP_PROXY", "http://p:1"),
-            ("NO_PROXY", "example.com, .only.below ,10.0.0.0/8,192.0.2.7:81,*.star.test,port.test:8080"),
+            (
+                "NO_PROXY",
+                "example.com, .only.below ,10.0.0.0/8,192.0.2.7:81,*.star.test,port.test:8080",
+            ),
         ]);
         let direct = |host: &str, port: u16| env.for_target(false, host, port).is_none();
         for (host, port, expected) in [
@@ -252,9 +257,11 @@ mod tests {
         ] {
             assert_eq!(direct(host, port), expected, "{host}:{port}");
         }
-        assert!(environment(&[("HTTP_PROXY", "p"), ("NO_PROXY", "*")])
-            .for_target(false, "x", 1)
-            .is_none());
+        assert!(
+            environment(&[("HTTP_PROXY", "p"), ("NO_PROXY", "*")])
+                .for_target(false, "x", 1)
+                .is_none()
+        );
     }
 
     #[test]

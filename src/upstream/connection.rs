@@ -38,11 +38,9 @@ impl Connection {
 
     /// The head is there, or the request is over.
     pub fn head_arrived(&self) {
-        let due = self.head_due.load(Ordering::Acquire);
-        if due != EXPIRED {
-            // Losing this race means that the time was over first, and stands.
-            drop(self.head_due.compare_exchange(due, NOT_WAITING, Ordering::AcqRel, Ordering::Relaxed));
-        }
+        let clear = |due: u64| (due != EXPIRED && due != NOT_WAITING).then_some(NOT_WAITING);
+        // Nothing to clear means that the time was over first, and that stands.
+        let _was = self.head_due.fetch_update(Ordering::AcqRel, Ordering::Acquire, clear);
     }
 
     /// Whether the connection was ended because the head did not come in time.

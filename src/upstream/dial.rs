@@ -116,7 +116,10 @@ impl L4Connect for Dial {
             Ok(opened) => self.watched(opened?),
             Err(_) => Error::e_explain(
                 ErrorType::ConnectTimedout,
-                format!("connecting to {address}: no connection within {:?}", self.connect_timeout),
+                format!(
+                    "connecting to {address}: no connection within {:?}",
+                    self.connect_timeout
+                ),
             ),
         }
     }

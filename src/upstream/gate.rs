@@ -24,19 +24,12 @@ pub struct Gate {
 
 impl Gate {
     pub fn new(socket: TcpStream) -> Self {
-        Self {
-            socket,
-            wrote: false,
-        }
+        Self { socket, wrote: false }
     }
 }
 
 impl AsyncRead for Gate {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if std::mem::take(&mut self.wrote) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
@@ -46,11 +39,7 @@ impl AsyncRead for Gate {
 }
 
 impl AsyncWrite for Gate {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.wrote = true;
         Pin::new(&mut self.socket).poll_write(cx, buf)
     }

@@ -150,10 +150,7 @@ impl Pool {
 
     async fn queue(&self, endpoint: Arc<Endpoint>) -> Result<Lease, AcquireError> {
         let since = clock::now();
-        let entered = endpoint
-            .slots()
-            .enter(self.settings.connections.queue_timeout)
-            .await;
+        let entered = endpoint.slots().enter(self.settings.connections.queue_timeout).await;
         self.metrics.queued(since.elapsed());
         match entered {
             Ok(()) => Ok(Lease::entered(endpoint)),
@@ -175,11 +172,10 @@ impl Pool {
     /// Whether a request that made `attempts` attempts may be tried again after `cause`; counts the retry.
     pub fn may_retry(&self, cause: RetryCause, attempts: u32) -> bool {
         let retries = &self.settings.retries;
-        let allowed = attempts < retries.attempts.get()
-            && retries.on.contains(&cause)
-            && self.budget.spend(clock::tick());
+        let allowed =
+            attempts < retries.attempts.get() && retries.on.contains(&cause) && self.budget.spend(clock::tick());
         if allowed {
-            self.metrics.retried(cause.as_str());
+            self.metrics.retry(cause);
         }
         allowed
     }

@@ -53,12 +53,9 @@ impl Pools {
     ///
     /// # Errors
     /// When a TLS file or a proxy URL cannot be used.
-    pub fn build(
-        settings: Vec<PoolSettings>,
-        var: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Self, BuildError> {
-        let environment = ProxyEnvironment::read(var)
-            .map_err(|(variable, cause)| BuildError::Environment { variable, cause })?;
+    pub fn build(settings: Vec<PoolSettings>, var: &dyn Fn(&str) -> Option<String>) -> Result<Self, BuildError> {
+        let environment =
+            ProxyEnvironment::read(var).map_err(|(variable, cause)| BuildError::Environment { variable, cause })?;
         let mut built = Self {
             pools: Vec::with_capacity(settings.len()),
             directories: Vec::with_capacity(settings.len()),
@@ -69,12 +66,7 @@ impl Pools {
         Ok(built)
     }
 
-    fn add(
-        &mut self,
-        number: u32,
-        settings: PoolSettings,
-        environment: &ProxyEnvironment,
-    ) -> Result<(), BuildError> {
+    fn add(&mut self, number: u32, settings: PoolSettings, environment: &ProxyEnvironment) -> Result<(), BuildError> {
         let name = settings.name.clone();
         let tls = match &settings.tls {
             Some(tls) => TlsMaterial::load(tls).map_err(|cause| BuildError::Tls {
@@ -84,10 +76,9 @@ impl Pools {
             None => TlsMaterial::default(),
         };
         let own = match &settings.connections.proxy {
-            ProxySetting::Url(url) => Some(ConnectProxy::parse(url).map_err(|cause| BuildError::Proxy {
-                pool: name,
-                cause,
-            })?),
+            ProxySetting::Url(url) => {
+                Some(ConnectProxy::parse(url).map_err(|cause| BuildError::Proxy { pool: name, cause })?)
+            }
             ProxySetting::Environment | ProxySetting::None => None,
         };
         let by_environment = settings.connections.proxy == ProxySetting::Environment;

@@ -75,11 +75,7 @@ impl Streak {
     }
 }
 
-fn probing(
-    settings: &HealthCheck,
-    label: &str,
-    peer: HttpPeer,
-) -> Result<Box<dyn Probing + Send + Sync>> {
+fn probing(settings: &HealthCheck, label: &str, peer: HttpPeer) -> Result<Box<dyn Probing + Send + Sync>> {
     match &settings.probe {
         Probe::Tcp => {
             let mut tcp = TcpHealthCheck::default();

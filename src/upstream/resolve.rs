@@ -69,7 +69,10 @@ impl Directory {
             })
             .collect();
         let known = Known {
-            addresses: entries.iter().map(|e| e.written_address().into_iter().collect()).collect(),
+            addresses: entries
+                .iter()
+                .map(|e| e.written_address().into_iter().collect())
+                .collect(),
             failing: vec![false; entries.len()],
             endpoints: HashMap::new(),
         };
@@ -147,8 +150,7 @@ impl Directory {
                 list.push(endpoint);
             }
         }
-        let changed = next.len() != known.endpoints.len()
-            || next.keys().any(|key| !known.endpoints.contains_key(key));
+        let changed = next.len() != known.endpoints.len() || next.keys().any(|key| !known.endpoints.contains_key(key));
         known.endpoints = next;
         if changed {
             self.pool.replace(list);

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::rollout::PoolName;
+pub use crate::telemetry::metrics::RetryCause;
 
 /// One pool: a named group of equal endpoints.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,11 @@ pub struct PoolSettings {
     pub tls: Option<UpstreamTls>,
     /// Retries inside the pool.
     pub retries: Retries,
+}
+
+impl PoolSettings {
+    /// How often DNS names are resolved again, by default.
+    pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 }
 
 /// One line of `endpoints:`; a name may stand for several addresses.
@@ -241,25 +247,6 @@ impl Default for Retries {
         Self {
             attempts: NonZeroU32::new(2).expect("two is not zero"),
             on: vec![RetryCause::Connect, RetryCause::ReusedConnectionClosed],
-        }
-    }
-}
-
-/// A failure after which nothing of the request can have been acted on, or which may be replayed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RetryCause {
-    /// No connection came about.
-    Connect,
-    /// A reused connection turned out to be closed, and the request is replayable.
-    ReusedConnectionClosed,
-}
-
-impl RetryCause {
-    /// The label in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::ReusedConnectionClosed => "reused_connection_closed",
         }
     }
 }

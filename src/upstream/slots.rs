@@ -109,10 +109,7 @@ mod tests {
     async fn waiting_ends_with_the_patience_and_a_full_queue_refuses_at_once() {
         let slots = slots(1, 1);
         assert!(slots.try_enter());
-        let (first, second) = tokio::join!(
-            slots.enter(Duration::from_secs(5)),
-            slots.enter(Duration::from_secs(5))
-        );
+        let (first, second) = tokio::join!(slots.enter(Duration::from_secs(5)), slots.enter(Duration::from_secs(5)));
         assert_eq!(first, Err(Refused::TimedOut));
         assert_eq!(second, Err(Refused::QueueFull));
         slots.leave();

@@ -60,10 +60,7 @@ impl TlsMaterial {
             ))),
             None => None,
         };
-        Ok(Self {
-            authorities,
-            client,
-        })
+        Ok(Self { authorities, client })
     }
 }
 
@@ -78,7 +75,10 @@ fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, TlsFileError> {
         });
     }
     // Pingora parses them with a panic on what is not X.509, so that is refused here.
-    match list.iter().find(|der| x509_parser::parse_x509_certificate(der).is_err()) {
+    match list
+        .iter()
+        .find(|der| x509_parser::parse_x509_certificate(der).is_err())
+    {
         Some(_) => Err(unreadable(path, &"a certificate in it is not valid X.509")),
         None => Ok(list.into_iter().map(|c| c.to_vec()).collect()),
     }

@@ -18,7 +18,12 @@ pub(super) fn push_combined(out: &mut Vec<u8>, bytes: &[u8], bare: bool) {
         for &byte in bytes {
             let unsafe_byte = !(0x20..0x7f).contains(&byte) || byte == b'"' || byte == b'\\' || (bare && byte == b' ');
             if unsafe_byte {
-                out.extend_from_slice(&[b'\\', b'x', HEX_UPPER[usize::from(byte >> 4)], HEX_UPPER[usize::from(byte & 15)]]);
+                out.extend_from_slice(&[
+                    b'\\',
+                    b'x',
+                    HEX_UPPER[usize::from(byte >> 4)],
+                    HEX_UPPER[usize::from(byte & 15)],
+                ]);
             } else {
                 out.push(byte);
             }
@@ -81,9 +86,9 @@ fn plain_prefix(bytes: &[u8]) -> usize {
             return index * 8 + special.trailing_zeros() as usize / 8;
         }
     }
-    let plain_tail = tail.iter().position(|&byte| {
-        !(0x20..0x7f).contains(&byte) || byte == b'"' || byte == b'\\'
-    });
+    let plain_tail = tail
+        .iter()
+        .position(|&byte| !(0x20..0x7f).contains(&byte) || byte == b'"' || byte == b'\\');
     words.len() * 8 + plain_tail.unwrap_or(tail.len())
 }
 
@@ -168,7 +173,10 @@ mod tests {
 
     #[test]
     fn combined_quotes_as_nginx_does() {
-        assert_eq!(combined(b"a \"b\" \\ \n\x7f\xc3\xa9~", false), r"a \x22b\x22 \x5C \x0A\x7F\xC3\xA9~");
+        assert_eq!(
+            combined(b"a \"b\" \\ \n\x7f\xc3\xa9~", false),
+            r"a \x22b\x22 \x5C \x0A\x7F\xC3\xA9~"
+        );
         assert_eq!(combined(b"two words", true), r"two\x20words");
     }
 

@@ -142,7 +142,11 @@ mod tests {
             (5, "wo\n", "three\n"),
             (13, "\n", ""),
         ] {
-            assert_eq!(broken_off(lines, written), (rest_of_line.as_bytes(), unsent.as_bytes()), "{written}");
+            assert_eq!(
+                broken_off(lines, written),
+                (rest_of_line.as_bytes(), unsent.as_bytes()),
+                "{written}"
+            );
         }
     }
 

@@ -106,9 +106,7 @@ fn tls_handshake(message: &str) -> Option<Verdict> {
     if message == "Downstream handshake timeout" {
         return Some(Verdict::Count("tls_handshake"));
     }
-    let (_address, error) = message
-        .strip_prefix("Downstream handshake error")?
-        .split_once(": ")?;
+    let (_address, error) = message.strip_prefix("Downstream handshake error")?.split_once(": ")?;
     let clients = error_type(error)? == "TLSHandshakeFailure" && !error.contains("unexpected error: ");
     clients.then_some(Verdict::Count("tls_handshake"))
 }
@@ -146,4 +144,186 @@ fn error_type(error: &str) -> Option<&str> {
 
 fn first_word(text: &str) -> &str {
     text.split(' ').next().unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROXY: &str = "pingora_proxy";
+    const LISTENING: &str = "pingora_core::services::listening";
+
+    fn judged(lines: &[(&str, Level, &str)]) -> Vec<Verdict> {
+        let judge = |&(target, level, message): &(&str, Level, &str)| {
+            if may_be(target, level) {
+                verdict(target, level, message)
+            } else {
+                Verdict::Print
+            }
+        };
+        lines.iter().map(judge).collect()
+    }
+
+    /// Lines of a Pingora 0.9.1 proxy whose clients left at every point; doubled spaces are Pingora's.
+    #[test]
+    fn what_only_clients_do_is_counted() {
+        use Level::{Error, Warn};
+        let handshake = |cause: &str| {
+            format!(
+                "Downstream handshake error from 127.0.0.1:36402:  TLSHandshakeFailure context: TLS accept() failed:  \
+                 TLSHandshakeFailure context: tls connect error: {cause}"
+            )
+        };
+        for (target, level, message, cause) in [
+            (PROXY, Error, "Fail to proxy: Downstream ConnectionClosed context: while reading request headers, bytes already read: 25, downstream session type: h1".to_owned(), "request_header"),
+            (PROXY, Error, "Fail to proxy: Downstream ReadError context: while reading request headers cause: Connection reset by peer (os error 104), downstream session type: h1".to_owned(), "request_header"),
+            (PROXY, Error, "Fail to proxy: Downstream ReadTimedout context: timeout: 60s, downstream session type: h1".to_owned(), "request_header"),
+            (PROXY, Error, "failed to send error response to downstream:  WriteError context: flushing response header cause: Connection reset by peer (os error 104)".to_owned(), "response_write"),
+            ("pingora_proxy::proxy_trait", Error, "failed to send error response to downstream: Downstream WriteError context: while writing h2 response to downstream cause: user error: inactive stream".to_owned(), "response_write"),
+            ("pingora_proxy::proxy_h1", Error, "Error finish sending body to downstream:  WriteError context: flushing body cause: Broken pipe (os error 32)".to_owned(), "response_write"),
+            ("pingora_proxy::proxy_h2", Error, "Error finish sending body to downstream: Downstream WriteError context: while writing h2 response body to downstream cause: user error: inactive stream".to_owned(), "response_write"),
+            (LISTENING, Error, handshake("tls handshake eof"), "tls_handshake"),
+            (LISTENING, Error, handshake("Connection reset by peer (os error 104)"), "tls_handshake"),
+            (LISTENING, Error, handshake("received corrupt message of type InvalidContentType"), "tls_handshake"),
+            (LISTENING, Error, handshake("received fatal alert: UnknownCA"), "tls_handshake"),
+            (LISTENING, Error, handshake("peer is incompatible: NoCipherSuitesInCommon"), "tls_handshake"),
+            (LISTENING, Error, handshake("peer doesn't support any known protocol"), "tls_handshake"),
+            (LISTENING, Error, "Downstream handshake error:  TLSHandshakeFailure context: TLS accept() failed: eof".to_owned(), "tls_handshake"),
+            (LISTENING, Error, "Downstream handshake timeout".to_owned(), "tls_handshake"),
+            ("pingora_core::apps", Error, "H2 handshake error  HandshakeError context: while h2 handshaking with client cause: connection error detected: unspecific protocol error detected".to_owned(), "h2_handshake"),
+            ("pingora_core::protocols::http::v2::server", Warn, "tearing down downstream h2 connection after 32 malformed requests".to_owned(), "h2_malformed"),
+            ("pingora_core::protocols::http::compression", Warn, "Failed to parse accept-encoding \"=\", unexpected".to_owned(), "accept_encoding"),
+            ("rustls::msgs::handshake", Warn, "Illegal SNI hostname received \"a_b..c\"".to_owned(), "tls_handshake"),
+        ] {
+            assert_eq!(judged(&[(target, level, &message)]), [Verdict::Count(cause)], "{message}");
+        }
+    }
+
+    #[test]
+    fn remarks_on_either_side_of_tls_are_quiet_and_not_counted() {
+        let remarks = [
+            ("rustls::common_state", Level::Warn, "Sending warning alert CloseNotify"),
+            (
+                "rustls::common_state",
+                Level::Warn,
+                "TLS alert warning received: AlertMessagePayload",
+            ),
+            (
+                "rustls::check",
+                Level::Warn,
+                "Received a ServerHello handshake message while expecting [ClientHello]",
+            ),
+            (
+                "pingora_core::protocols::tls::rustls::server",
+                Level::Warn,
+                "TLS shutdown failed, Broken pipe (os error 32)",
+            ),
+        ];
+        assert_eq!(judged(&remarks), [Verdict::Quieten; 4]);
+    }
+
+    #[test]
+    fn what_upstreams_the_system_or_we_do_is_printed() {
+        use Level::{Debug, Error, Info, Warn};
+        let lines = [
+            // Failures of an upstream, with a client that knows the wording of line 1 above.
+            (
+                PROXY,
+                Error,
+                "Fail to proxy: Upstream ConnectRefused context: Fail to connect to addr: 127.0.0.1:1, scheme: HTTP cause:  context: Fail to connect to 127.0.0.1:1 cause: Connection refused (os error 111), status: 502, tries: 1, retry: false, GET /dead, Host: x",
+            ),
+            (
+                PROXY,
+                Error,
+                "Fail to proxy: Upstream ConnectionClosed context: Peer: addr: 127.0.0.1:19001, scheme: HTTP cause:  context: Peer prematurely closed connection with 97 bytes of body remaining to read, status: 502, tries: 1, retry: false, GET /x, downstream session type: h1",
+            ),
+            (
+                PROXY,
+                Error,
+                "Fail to proxy: Upstream ReadTimedout context: timeout: 60s cause: Downstream ReadError, downstream session type: h1",
+            ),
+            (
+                PROXY,
+                Error,
+                "Fail to proxy: Internal InternalError, downstream session type: h1",
+            ),
+            (
+                PROXY,
+                Error,
+                "Fail to proxy: Downstream InternalError context: x, downstream session type: h1",
+            ),
+            (
+                PROXY,
+                Error,
+                "Fail to proxy: Downstream ReadError context: reset, status: 0, tries: 1, retry: false, GET /loud, Host: x",
+            ),
+            (
+                PROXY,
+                Warn,
+                "Fail to proxy: Upstream ConnectionClosed, tries: 1, retry: true, GET /, Host: x",
+            ),
+            (
+                PROXY,
+                Error,
+                "failed to send error response to downstream: Upstream WriteError",
+            ),
+            (
+                PROXY,
+                Error,
+                "failed to send error response to downstream:  InvalidHTTPHeader context: x",
+            ),
+            (
+                "pingora_proxy::proxy_h1",
+                Warn,
+                "send error, draining read buf: Upstream WriteError context: while writing body cause: Broken pipe (os error 32)",
+            ),
+            (
+                "pingora_proxy::proxy_h2",
+                Warn,
+                "Upstream h2 body send error: Upstream WriteError",
+            ),
+            (
+                "pingora_proxy::proxy_h1",
+                Error,
+                "Error finish sending body to downstream:  PrematureBodyEnd context: Content-length: 100 bytes written: 3",
+            ),
+            // Our own certificate, sockets and files.
+            (
+                LISTENING,
+                Error,
+                "Downstream handshake error from 127.0.0.1:1:  TLSHandshakeFailure context: TLS accept() failed:  TLSHandshakeFailure context: tls connect error: unexpected error: no server certificate chain resolved",
+            ),
+            (
+                LISTENING,
+                Error,
+                "Downstream handshake error from 127.0.0.1:1:  InternalError context: x",
+            ),
+            (
+                LISTENING,
+                Error,
+                "Accept() failed  AcceptError context: Fail to accept() cause: Too many open files (os error 24)",
+            ),
+            (LISTENING, Info, "Downstream handshake timeout"),
+            (
+                "pingora_core::apps",
+                Error,
+                "H2 handshake error  InternalError context: x",
+            ),
+            (
+                "rustls::common_state",
+                Error,
+                "traffic keys exhausted, closing connection to prevent security failure",
+            ),
+            ("rustls::check", Debug, "Received a message"),
+            ("pingora_core::server", Error, "Downstream handshake timeout"),
+            (
+                "switchyard::proxy",
+                Error,
+                "Fail to proxy: Downstream ReadError, downstream session type: h1",
+            ),
+        ];
+        for (line, verdict) in lines.iter().zip(judged(&lines)) {
+            assert_eq!(verdict, Verdict::Print, "{line:?}");
+        }
+    }
 }

@@ -1,114 +1,91 @@
 //! The one registry, and the families in it.
 
 use once_cell::sync::Lazy;
+use prometheus::Registry;
 use prometheus::core::Collector;
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::proto::MetricType;
 
 use super::names::{self, Family};
 use super::probe::ConnectionGauges;
+use super::series::Series;
+use super::value::{Counter, Gauge, Histogram};
 
 /// Every family, registered on first use.
 pub(super) static FAMILIES: Lazy<Families> = Lazy::new(Families::register);
 
 pub(super) struct Families {
     pub(super) registry: Registry,
-    pub(super) requests: IntCounterVec,
-    pub(super) request_duration: HistogramVec,
-    pub(super) decisions: IntCounterVec,
-    pub(super) downstream_aborts: IntCounterVec,
-    pub(super) downstream_connections: IntGauge,
-    pub(super) downstream_protocol_errors: IntCounterVec,
-    pub(super) refused: IntCounterVec,
-    pub(super) identity_removed: IntCounter,
+    pub(super) requests: Series<Counter>,
+    pub(super) request_duration: Series<Histogram>,
+    pub(super) decisions: Series<Counter>,
+    pub(super) downstream_aborts: Series<Counter>,
+    pub(super) downstream_connections: Gauge,
+    pub(super) downstream_protocol_errors: Series<Counter>,
+    pub(super) refused: Series<Counter>,
+    pub(super) identity_removed: Counter,
     pub(super) connection_gauges: ConnectionGauges,
-    pub(super) upstream_opened: IntCounterVec,
-    pub(super) upstream_reused: IntCounterVec,
-    pub(super) upstream_queue: HistogramVec,
-    pub(super) queue_rejected: IntCounterVec,
-    pub(super) ejections: IntCounterVec,
-    pub(super) resolve_failures: IntCounterVec,
-    pub(super) retries: IntCounterVec,
-    pub(super) revision: IntGauge,
-    pub(super) rollout_weight: IntGaugeVec,
-    pub(super) store_connected: IntGauge,
+    pub(super) upstream_opened: Series<Counter>,
+    pub(super) upstream_reused: Series<Counter>,
+    pub(super) upstream_queue: Series<Histogram>,
+    pub(super) queue_rejected: Series<Counter>,
+    pub(super) ejections: Series<Counter>,
+    pub(super) resolve_failures: Series<Counter>,
+    pub(super) retries: Series<Counter>,
+    pub(super) revision: Gauge,
+    pub(super) rollout_weight: Series<Gauge>,
+    pub(super) store_connected: Gauge,
     pub(super) commit_to_live: Histogram,
-    pub(super) access_log_dropped: IntCounter,
-    pub(super) build_info: IntGaugeVec,
+    pub(super) access_log_dropped: Counter,
+    pub(super) build_info: Series<Gauge>,
 }
 
 impl Families {
     fn register() -> Self {
         let registry = Registry::new();
-        let into = &registry;
+        let to = &registry;
         Self {
-            requests: counters(into, &names::REQUESTS),
-            request_duration: histograms(into, &names::REQUEST_DURATION, names::DURATION_BOUNDS),
-            decisions: counters(into, &names::DECISIONS),
-            downstream_aborts: counters(into, &names::DOWNSTREAM_ABORTS),
-            downstream_connections: gauge(into, &names::DOWNSTREAM_CONNECTIONS),
-            downstream_protocol_errors: counters(into, &names::DOWNSTREAM_PROTOCOL_ERRORS),
-            refused: counters(into, &names::REFUSED),
-            identity_removed: counter(into, &names::IDENTITY_REMOVED),
-            connection_gauges: add(into, registered(ConnectionGauges::new())),
-            upstream_opened: counters(into, &names::UPSTREAM_CONNECTIONS_OPENED),
-            upstream_reused: counters(into, &names::UPSTREAM_REUSED),
-            upstream_queue: histograms(into, &names::UPSTREAM_QUEUE, names::QUEUE_BOUNDS),
-            queue_rejected: counters(into, &names::QUEUE_REJECTED),
-            ejections: counters(into, &names::EJECTIONS),
-            resolve_failures: counters(into, &names::RESOLVE_FAILURES),
-            retries: counters(into, &names::RETRIES),
-            revision: gauge(into, &names::REVISION),
-            rollout_weight: gauges(into, &names::ROLLOUT_WEIGHT),
-            store_connected: gauge(into, &names::STORE_CONNECTED),
-            commit_to_live: histogram(into, &names::COMMIT_TO_LIVE, names::COMMIT_BOUNDS),
-            access_log_dropped: counter(into, &names::ACCESS_LOG_DROPPED),
-            build_info: gauges(into, &names::BUILD_INFO),
+            requests: counters(to, &names::REQUESTS, Counter::sharded),
+            request_duration: histograms(to, &names::REQUEST_DURATION, || Histogram::new(names::DURATION_BOUNDS)),
+            decisions: counters(to, &names::DECISIONS, Counter::sharded),
+            downstream_aborts: counters(to, &names::DOWNSTREAM_ABORTS, Counter::single),
+            downstream_connections: gauges(to, &names::DOWNSTREAM_CONNECTIONS).with(&[]),
+            downstream_protocol_errors: counters(to, &names::DOWNSTREAM_PROTOCOL_ERRORS, Counter::single),
+            refused: counters(to, &names::REFUSED, Counter::single),
+            identity_removed: counters(to, &names::IDENTITY_REMOVED, Counter::single).with(&[]),
+            connection_gauges: add(to, ConnectionGauges::new()),
+            upstream_opened: counters(to, &names::UPSTREAM_CONNECTIONS_OPENED, Counter::single),
+            upstream_reused: counters(to, &names::UPSTREAM_REUSED, Counter::sharded),
+            upstream_queue: histograms(to, &names::UPSTREAM_QUEUE, || Histogram::new(names::QUEUE_BOUNDS)),
+            queue_rejected: counters(to, &names::QUEUE_REJECTED, Counter::single),
+            ejections: counters(to, &names::EJECTIONS, Counter::single),
+            resolve_failures: counters(to, &names::RESOLVE_FAILURES, Counter::single),
+            retries: counters(to, &names::RETRIES, Counter::single),
+            revision: gauges(to, &names::REVISION).with(&[]),
+            rollout_weight: gauges(to, &names::ROLLOUT_WEIGHT),
+            store_connected: gauges(to, &names::STORE_CONNECTED).with(&[]),
+            commit_to_live: histograms(to, &names::COMMIT_TO_LIVE, || Histogram::new(names::COMMIT_BOUNDS)).with(&[]),
+            access_log_dropped: counters(to, &names::ACCESS_LOG_DROPPED, Counter::single).with(&[]),
+            build_info: gauges(to, &names::BUILD_INFO),
             registry,
         }
     }
 }
 
-fn opts(family: &Family) -> Opts {
-    Opts::new(family.name, family.help)
+fn counters(registry: &Registry, family: &'static Family, new_value: fn() -> Counter) -> Series<Counter> {
+    add(registry, Series::new(family, MetricType::COUNTER, new_value))
 }
 
-fn histogram_opts(family: &Family, bounds: &[f64]) -> HistogramOpts {
-    HistogramOpts::new(family.name, family.help).buckets(bounds.to_vec())
+fn gauges(registry: &Registry, family: &'static Family) -> Series<Gauge> {
+    add(registry, Series::new(family, MetricType::GAUGE, Gauge::default))
 }
 
-fn counter(registry: &Registry, family: &Family) -> IntCounter {
-    add(registry, registered(IntCounter::with_opts(opts(family))))
+fn histograms(registry: &Registry, family: &'static Family, new_value: fn() -> Histogram) -> Series<Histogram> {
+    add(registry, Series::new(family, MetricType::HISTOGRAM, new_value))
 }
 
-fn counters(registry: &Registry, family: &Family) -> IntCounterVec {
-    add(registry, registered(IntCounterVec::new(opts(family), family.labels)))
-}
-
-fn gauge(registry: &Registry, family: &Family) -> IntGauge {
-    add(registry, registered(IntGauge::with_opts(opts(family))))
-}
-
-fn gauges(registry: &Registry, family: &Family) -> IntGaugeVec {
-    add(registry, registered(IntGaugeVec::new(opts(family), family.labels)))
-}
-
-fn histogram(registry: &Registry, family: &Family, bounds: &[f64]) -> Histogram {
-    add(registry, registered(Histogram::with_opts(histogram_opts(family, bounds))))
-}
-
-fn histograms(registry: &Registry, family: &Family, bounds: &[f64]) -> HistogramVec {
-    add(registry, registered(HistogramVec::new(histogram_opts(family, bounds), family.labels)))
-}
-
-fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> C {
-    registered(registry.register(Box::new(collector.clone())));
+fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
     collector
-}
-
-fn registered<T>(outcome: prometheus::Result<T>) -> T {
-    outcome
-        // invariant: names, labels and bounds are the constants of `names`; a test registers them all.
+        .and_then(|collector| registry.register(Box::new(collector.clone())).map(|()| collector))
+        // invariant: names and labels are the constants of `names`; a test registers them all.
         .expect("metric constants are valid and distinct")
 }

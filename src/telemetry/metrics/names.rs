@@ -2,13 +2,13 @@
 
 /// A metric and its labels.
 #[derive(Debug, Clone, Copy)]
-pub struct Family {
+pub(super) struct Family {
     /// The name, unit and `_total` included.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// The text of its `# HELP` line.
-    pub help: &'static str,
+    pub(super) help: &'static str,
     /// The names of its labels, in the order of their values.
-    pub labels: &'static [&'static str],
+    pub(super) labels: &'static [&'static str],
 }
 
 const fn family(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Family {
@@ -16,125 +16,132 @@ const fn family(name: &'static str, labels: &'static [&'static str], help: &'sta
 }
 
 /// Requests.
-pub const REQUESTS: Family = family(
+pub(super) const REQUESTS: Family = family(
     "switchyard_requests_total",
     &["route", "rollout", "release", "code_class"],
     "Requests by the class of the status sent. 499, the client went away, is 4xx.",
 );
 /// Request durations.
-pub const REQUEST_DURATION: Family = family(
+pub(super) const REQUEST_DURATION: Family = family(
     "switchyard_request_duration_seconds",
     &["rollout", "release"],
     "From the first byte of a request's header to the end of its response.",
 );
 /// Decisions.
-pub const DECISIONS: Family = family(
+pub(super) const DECISIONS: Family = family(
     "switchyard_decisions_total",
     &["rollout", "release", "reason", "source"],
     "Decisions by reason and by where the identity came from.",
 );
 /// Clients that went away.
-pub const DOWNSTREAM_ABORTS: Family = family(
+pub(super) const DOWNSTREAM_ABORTS: Family = family(
     "switchyard_downstream_aborts_total",
     &["rollout", "release"],
     "Requests whose client went away before the response was complete.",
 );
 /// Open downstream connections.
-pub const DOWNSTREAM_CONNECTIONS: Family =
+pub(super) const DOWNSTREAM_CONNECTIONS: Family =
     family("switchyard_downstream_connections", &[], "Open downstream connections.");
 /// Client misbehaviour before there is a request.
-pub const DOWNSTREAM_PROTOCOL_ERRORS: Family = family(
+pub(super) const DOWNSTREAM_PROTOCOL_ERRORS: Family = family(
     "switchyard_downstream_protocol_errors_total",
     &["cause"],
     "Failures on downstream connections that only the client can cause and that belong to no request.",
 );
 /// Requests refused by the guard.
-pub const REFUSED: Family = family(
+pub(super) const REFUSED: Family = family(
     "switchyard_refused_total",
     &["cause"],
     "Requests refused before they were routed.",
 );
 /// Removed identity headers.
-pub const IDENTITY_REMOVED: Family = family(
+pub(super) const IDENTITY_REMOVED: Family = family(
     "switchyard_identity_removed_total",
     &[],
     "Requests whose identity or forwarding headers were removed because their peer is not trusted.",
 );
 /// Upstream connections.
-pub const UPSTREAM_CONNECTIONS: Family = family(
+pub(super) const UPSTREAM_CONNECTIONS: Family = family(
     "switchyard_upstream_connections",
     &["pool", "endpoint", "state"],
     "Upstream connections that are idle or carry a request (active).",
 );
 /// Upstream connections opened.
-pub const UPSTREAM_CONNECTIONS_OPENED: Family = family(
+pub(super) const UPSTREAM_CONNECTIONS_OPENED: Family = family(
     "switchyard_upstream_connections_opened_total",
     &["pool", "endpoint"],
     "Upstream connections opened.",
 );
 /// Upstream connections used again.
-pub const UPSTREAM_REUSED: Family = family(
+pub(super) const UPSTREAM_REUSED: Family = family(
     "switchyard_upstream_reused_total",
     &["pool", "endpoint"],
     "Requests sent on an upstream connection that had been used before.",
 );
 /// Waiting for an upstream connection.
-pub const UPSTREAM_QUEUE: Family = family(
+pub(super) const UPSTREAM_QUEUE: Family = family(
     "switchyard_upstream_queue_seconds",
     &["pool"],
     "How long requests waited for a connection permit, those that waited.",
 );
 /// Requests past the queue.
-pub const QUEUE_REJECTED: Family = family(
+pub(super) const QUEUE_REJECTED: Family = family(
     "switchyard_queue_rejected_total",
     &["pool"],
     "Requests answered 503 because no connection permit came free in time.",
 );
 /// Health.
-pub const ENDPOINT_HEALTHY: Family = family(
+pub(super) const ENDPOINT_HEALTHY: Family = family(
     "switchyard_endpoint_healthy",
     &["pool", "endpoint"],
     "1 when the endpoint takes requests, 0 when it is unhealthy or ejected.",
 );
 /// Passive ejections.
-pub const EJECTIONS: Family = family(
+pub(super) const EJECTIONS: Family = family(
     "switchyard_ejections_total",
     &["pool", "endpoint"],
     "Times an endpoint was ejected after consecutive connect failures.",
 );
 /// Name resolution.
-pub const RESOLVE_FAILURES: Family = family(
+pub(super) const RESOLVE_FAILURES: Family = family(
     "switchyard_resolve_failures_total",
     &["pool"],
     "Failed resolutions of an endpoint's name; its last addresses stay in use.",
 );
 /// Retries.
-pub const RETRIES: Family = family("switchyard_retries_total", &["pool", "cause"], "Retries by cause.");
+pub(super) const RETRIES: Family = family("switchyard_retries_total", &["pool", "cause"], "Retries by cause.");
 /// The live revision.
-pub const REVISION: Family = family("switchyard_revision", &[], "The revision that requests see.");
+pub(super) const REVISION: Family = family("switchyard_revision", &[], "The revision that requests see.");
 /// Weights.
-pub const ROLLOUT_WEIGHT: Family = family(
+pub(super) const ROLLOUT_WEIGHT: Family = family(
     "switchyard_rollout_weight",
     &["rollout", "release"],
     "Weight of a release, parts per million.",
 );
 /// The store.
-pub const STORE_CONNECTED: Family =
-    family("switchyard_store_connected", &[], "1 when the store answers, 0 when it does not.");
+pub(super) const STORE_CONNECTED: Family = family(
+    "switchyard_store_connected",
+    &[],
+    "1 when the store answers, 0 when it does not.",
+);
 /// From commit to live.
-pub const COMMIT_TO_LIVE: Family = family(
+pub(super) const COMMIT_TO_LIVE: Family = family(
     "switchyard_commit_to_live_seconds",
     &[],
     "From the commit of a change to requests seeing it on this node.",
 );
 /// Lost access-log lines.
-pub const ACCESS_LOG_DROPPED: Family = family(
+pub(super) const ACCESS_LOG_DROPPED: Family = family(
     "switchyard_access_log_dropped_total",
     &[],
     "Access-log lines lost because the log could not take them fast enough, or at all.",
 );
 /// The program.
-pub const BUILD_INFO: Family = family("switchyard_build_info", &["version"], "Always 1; the labels say what runs.");
+pub(super) const BUILD_INFO: Family = family(
+    "switchyard_build_info",
+    &["version"],
+    "Always 1; the labels say what runs.",
+);
 
 /// Values of `code_class`, by status / 100 - 1; the last one is for what no standard knows.
 pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
@@ -143,11 +150,16 @@ pub const REASONS: [&str; 7] = ["killed", "user", "target", "split", "stable", "
 /// Values of `source`.
 pub const SOURCES: [&str; 6] = ["header", "cookie", "query", "jwt", "anonymous", "none"];
 
-/// Upper bounds of request durations, seconds: from a cache's answer to a long poll.
-pub(super) const DURATION_BOUNDS: &[f64] = &[
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+/// Upper bounds of request durations, microseconds: from a cache's answer to a long poll.
+pub(super) const DURATION_BOUNDS: &[u64] = &[
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
+    10_000_000, 30_000_000, 60_000_000,
 ];
-/// Upper bounds of the wait for a connection permit, seconds; its longest is `queue_timeout`.
-pub(super) const QUEUE_BOUNDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-/// Upper bounds from commit to live, seconds.
-pub(super) const COMMIT_BOUNDS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
+/// Upper bounds of the wait for a connection permit, microseconds; its longest is `queue_timeout`.
+pub(super) const QUEUE_BOUNDS: &[u64] = &[
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+];
+/// Upper bounds from commit to live, microseconds.
+pub(super) const COMMIT_BOUNDS: &[u64] = &[
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 5_000_000,
+];

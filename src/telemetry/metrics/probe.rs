@@ -1,14 +1,14 @@
 //! Gauges that nobody keeps: they are asked for when Prometheus reads.
 
-use std::fmt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
-use prometheus::{IntGaugeVec, Opts};
+use prometheus::proto::{MetricFamily, MetricType};
 
-use super::names::{self, Family};
+use super::names;
+use super::series::Series;
+use super::value::Gauge;
 
 /// One endpoint's connections and health, now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,22 +25,22 @@ pub struct ConnectionSample {
     pub healthy: bool,
 }
 
-/// Tells of every endpoint there is; called each time the metrics are read.
+/// Tells of every endpoint there is; called each time the metrics are read. It must not read the metrics itself.
 pub type ConnectionProbe = Box<dyn Fn() -> Vec<ConnectionSample> + Send + Sync>;
 
 /// The families that a probe fills.
 #[derive(Clone)]
 pub(super) struct ConnectionGauges {
-    connections: IntGaugeVec,
-    healthy: IntGaugeVec,
+    connections: Series<Gauge>,
+    healthy: Series<Gauge>,
     probe: Arc<Mutex<Option<ConnectionProbe>>>,
 }
 
 impl ConnectionGauges {
     pub(super) fn new() -> prometheus::Result<Self> {
         Ok(Self {
-            connections: gauges(&names::UPSTREAM_CONNECTIONS)?,
-            healthy: gauges(&names::ENDPOINT_HEALTHY)?,
+            connections: Series::new(&names::UPSTREAM_CONNECTIONS, MetricType::GAUGE, Gauge::default)?,
+            healthy: Series::new(&names::ENDPOINT_HEALTHY, MetricType::GAUGE, Gauge::default)?,
             probe: Arc::new(Mutex::new(None)),
         })
     }
@@ -60,35 +60,20 @@ impl Collector for ConnectionGauges {
     /// The lock is held throughout: two readers must not mix their samples.
     fn collect(&self) -> Vec<MetricFamily> {
         let probe = self.probe.lock();
-        self.connections.reset();
-        self.healthy.reset();
+        self.connections.clear();
+        self.healthy.clear();
         for sample in probe.as_ref().map_or_else(Vec::new, |probe| probe()) {
             for (state, count) in [("idle", sample.idle), ("active", sample.active)] {
                 self.connections
-                    .with_label_values(&[&sample.pool, &sample.endpoint, state])
-                    .add(gauge_value(count));
+                    .with(&[&sample.pool, &sample.endpoint, state])
+                    .add(count);
             }
             self.healthy
-                .with_label_values(&[&sample.pool, &sample.endpoint])
-                .set(i64::from(sample.healthy));
+                .with(&[&sample.pool, &sample.endpoint])
+                .set(u64::from(sample.healthy));
         }
         let mut collected = self.connections.collect();
         collected.extend(self.healthy.collect());
         collected
     }
-}
-
-impl fmt::Debug for ConnectionGauges {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ConnectionGauges").finish_non_exhaustive()
-    }
-}
-
-/// Prometheus' integers are signed.
-pub(super) fn gauge_value(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn gauges(family: &Family) -> prometheus::Result<IntGaugeVec> {
-    IntGaugeVec::new(Opts::new(family.name, family.help), family.labels)
 }

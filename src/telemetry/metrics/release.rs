@@ -3,10 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
-
 use super::families::FAMILIES;
 use super::names::{CODE_CLASSES, REASONS, SOURCES};
+use super::value::{Counter, Histogram};
 
 /// The series of one release. Made when a table is built; counting is then a few atomic additions.
 #[derive(Debug)]
@@ -14,27 +13,26 @@ pub struct ReleaseMetrics {
     rollout: String,
     release: String,
     /// By route, then by code class.
-    requests: Vec<[IntCounter; CODE_CLASSES.len() - 1]>,
+    requests: Vec<[Counter; CODE_CLASSES.len() - 1]>,
     /// By route: the last class, which hardly any upstream ever sends.
     requests_other: Vec<OtherClass>,
     duration: Histogram,
-    aborts: IntCounter,
+    aborts: Counter,
     /// By reason, then by source; a series begins with its first decision.
-    decisions: [[OnceLock<IntCounter>; SOURCES.len()]; REASONS.len()],
+    decisions: [[OnceLock<Counter>; SOURCES.len()]; REASONS.len()],
 }
 
 #[derive(Debug)]
 struct OtherClass {
     route: String,
-    counter: OnceLock<IntCounter>,
+    counter: OnceLock<Counter>,
 }
 
 impl ReleaseMetrics {
     /// The series of `release`, for requests of `routes`. Handles of the same names count into the same series.
     pub fn new(rollout: &str, release: &str, routes: &[&str]) -> Self {
-        let ordinary_classes = |route: &&str| {
-            std::array::from_fn(|class| requests_counter(route, rollout, release, CODE_CLASSES[class]))
-        };
+        let ordinary_classes =
+            |route: &&str| std::array::from_fn(|class| requests_counter(route, rollout, release, CODE_CLASSES[class]));
         let other_class = |route: &&str| OtherClass {
             route: (*route).to_owned(),
             counter: OnceLock::new(),
@@ -44,8 +42,8 @@ impl ReleaseMetrics {
             release: release.to_owned(),
             requests: routes.iter().map(ordinary_classes).collect(),
             requests_other: routes.iter().map(other_class).collect(),
-            duration: FAMILIES.request_duration.with_label_values(&[rollout, release]),
-            aborts: FAMILIES.downstream_aborts.with_label_values(&[rollout, release]),
+            duration: FAMILIES.request_duration.with(&[rollout, release]),
+            aborts: FAMILIES.downstream_aborts.with(&[rollout, release]),
             decisions: Default::default(),
         }
     }
@@ -69,7 +67,7 @@ impl ReleaseMetrics {
 
     /// Counts how long a request took.
     pub fn duration(&self, duration: Duration) {
-        self.duration.observe(duration.as_secs_f64());
+        self.duration.observe(duration);
     }
 
     /// Counts a decision: places in [`REASONS`] and [`SOURCES`].
@@ -79,8 +77,13 @@ impl ReleaseMetrics {
             return;
         };
         let first = || {
-            let labels = [self.rollout.as_str(), self.release.as_str(), REASONS[reason], SOURCES[source]];
-            FAMILIES.decisions.with_label_values(&labels)
+            let labels = [
+                self.rollout.as_str(),
+                self.release.as_str(),
+                REASONS[reason],
+                SOURCES[source],
+            ];
+            FAMILIES.decisions.with(&labels)
         };
         counter.get_or_init(first).inc();
     }
@@ -101,8 +104,6 @@ impl OtherClass {
     }
 }
 
-fn requests_counter(route: &str, rollout: &str, release: &str, class: &str) -> IntCounter {
-    FAMILIES
-        .requests
-        .with_label_values(&[route, rollout, release, class])
+fn requests_counter(route: &str, rollout: &str, release: &str, class: &str) -> Counter {
+    FAMILIES.requests.with(&[route, rollout, release, class])
 }

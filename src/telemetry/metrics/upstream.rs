@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, IntCounter};
-
 use super::families::FAMILIES;
+use super::value::{Counter, Histogram};
 
 /// Why a request was tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,28 +18,28 @@ pub enum RetryCause {
 #[derive(Debug, Clone)]
 pub struct PoolMetrics {
     queue: Histogram,
-    queue_rejected: IntCounter,
-    retries_connect: IntCounter,
-    retries_reused: IntCounter,
-    resolve_failures: IntCounter,
+    queue_rejected: Counter,
+    retries_connect: Counter,
+    retries_reused: Counter,
+    resolve_failures: Counter,
 }
 
 impl PoolMetrics {
     /// The series of `pool`. Handles of the same name count into the same series.
     pub fn new(pool: &str) -> Self {
-        let retries = |cause| FAMILIES.retries.with_label_values(&[pool, cause]);
+        let retries = |cause| FAMILIES.retries.with(&[pool, cause]);
         Self {
-            queue: FAMILIES.upstream_queue.with_label_values(&[pool]),
-            queue_rejected: FAMILIES.queue_rejected.with_label_values(&[pool]),
+            queue: FAMILIES.upstream_queue.with(&[pool]),
+            queue_rejected: FAMILIES.queue_rejected.with(&[pool]),
             retries_connect: retries(RETRY_CAUSES[0]),
             retries_reused: retries(RETRY_CAUSES[1]),
-            resolve_failures: FAMILIES.resolve_failures.with_label_values(&[pool]),
+            resolve_failures: FAMILIES.resolve_failures.with(&[pool]),
         }
     }
 
     /// Counts how long a request waited for a connection permit.
     pub fn queued(&self, waited: Duration) {
-        self.queue.observe(waited.as_secs_f64());
+        self.queue.observe(waited);
     }
 
     /// Counts a request that got no connection permit in time.
@@ -65,9 +64,9 @@ impl PoolMetrics {
 /// The series of one endpoint of a pool.
 #[derive(Debug, Clone)]
 pub struct EndpointMetrics {
-    opened: IntCounter,
-    reused: IntCounter,
-    ejections: IntCounter,
+    opened: Counter,
+    reused: Counter,
+    ejections: Counter,
 }
 
 impl EndpointMetrics {
@@ -75,9 +74,9 @@ impl EndpointMetrics {
     pub fn new(pool: &str, endpoint: &str) -> Self {
         let labels = [pool, endpoint];
         Self {
-            opened: FAMILIES.upstream_opened.with_label_values(&labels),
-            reused: FAMILIES.upstream_reused.with_label_values(&labels),
-            ejections: FAMILIES.ejections.with_label_values(&labels),
+            opened: FAMILIES.upstream_opened.with(&labels),
+            reused: FAMILIES.upstream_reused.with(&labels),
+            ejections: FAMILIES.ejections.with(&labels),
         }
     }
 

@@ -1,0 +1,68 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Sends every request of one user to one release.
+#[derive(Debug, Parser)]
+#[command(name = "switchyard", version, about, long_about = None)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the proxy
+    Serve(Serve),
+    /// Run two small origins and the proxy in one process, and print what to try
+    Demo {
+        /// Where the proxy listens
+        #[arg(long, default_value = "127.0.0.1:8080")]
+        listen: String,
+        /// Where the admin side listens
+        #[arg(long, default_value = "127.0.0.1:9180")]
+        admin: String,
+    },
+    /// Validate a configuration file: exit 0 or 2
+    Check {
+        /// The file
+        #[arg(short, long, value_name = "FILE")]
+        config: PathBuf,
+    },
+    /// Print the JSON Schema of the configuration file
+    Schema,
+    /// Print the version
+    Version,
+    /// Print a completion script
+    Completion {
+        /// For which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Serve {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["stable", "canary"])]
+    pub config: Option<PathBuf>,
+    /// Detach from the terminal
+    #[arg(short, long)]
+    pub daemon: bool,
+    /// Take the listening sockets over from a running process
+    #[arg(short, long)]
+    pub upgrade: bool,
+    /// Without a file: the stable release's address
+    #[arg(long, value_name = "ADDRESS", requires = "canary")]
+    pub stable: Option<String>,
+    /// Without a file: the canary release's address
+    #[arg(long, value_name = "ADDRESS", requires = "stable")]
+    pub canary: Option<String>,
+    /// Without a file: the header field with the user id
+    #[arg(long, value_name = "NAME", default_value = "X-User-Id")]
+    pub user_header: String,
+    /// Without a file: where to listen
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    pub listen: String,
+}

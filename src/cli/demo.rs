@@ -1,0 +1,129 @@
+//! `switchyard demo`: two origins and the proxy in one process, and what to try with them.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use http::HeaderName;
+
+use super::{FAILED, INVALID, complain, origin, print_line};
+use crate::config::{self, Config, LoadError};
+use crate::identity::{Identity, SourceKind, UserId};
+use crate::rollout::{Attributes, PoolIdx, Table};
+use crate::server::RunOptions;
+
+/// How many users the bar counts.
+const USERS: u32 = 1000;
+/// The width of the bar.
+const WIDTH: u32 = 50;
+
+/// Runs the demo.
+pub fn run(listen: &str, admin: &str) -> ExitCode {
+    let origins = origin::spawn("stable").and_then(|stable| Ok((stable, origin::spawn("canary")?)));
+    let config = match origins {
+        Ok((stable, canary)) => config(listen, admin, stable, canary),
+        Err(e) => return complain(&format!("the demo's origins do not start: {e}"), FAILED),
+    };
+    match config {
+        Ok(config) => {
+            print_line(&introduction(listen, admin, &config));
+            super::start(config, RunOptions::default())
+        }
+        Err(e) => complain(&e.to_string(), INVALID),
+    }
+}
+
+fn config(listen: &str, admin: &str, stable: SocketAddr, canary: SocketAddr) -> Result<Config, LoadError> {
+    let text = format!(
+        r#"
+listeners: [{{ address: "{listen}" }}]
+admin: {{ address: "{admin}" }}
+identity: {{ sources: [{{ header: X-User-Id }}, {{ query: uid }}] }}
+access_log: {{ path: "off" }}
+pools:
+  stable: {{ endpoints: ["{stable}"] }}
+  canary: {{ endpoints: ["{canary}"] }}
+routes: [{{ rollout: demo }}]
+rollouts:
+  demo:
+    releases: {{ stable: {{ pool: stable }}, canary: {{ pool: canary }} }}
+    targets: [{{ users: ["42"], release: canary }}]
+    split: {{ canary: 10% }}
+"#
+    );
+    config::parse("demo", &text, &|_| None).map_err(LoadError::Invalid)
+}
+
+fn introduction(listen: &str, admin: &str, config: &Config) -> String {
+    let on_canary = canary_users(config);
+    let filled = on_canary * WIDTH / USERS;
+    let bar: String = (0..WIDTH).map(|n| if n < filled { '█' } else { '░' }).collect();
+    let mut text =
+        String::from("switchyard demo: releases stable and canary, canary has user 42 and 10 % of the others\n\n");
+    for (what, command) in [
+        ("user 42 is listed", format!("curl -H 'X-User-Id: 42' http://{listen}/")),
+        (
+            "user 43 goes by share",
+            format!("curl -H 'X-User-Id: 43' http://{listen}/"),
+        ),
+        ("nobody in particular", format!("curl http://{listen}/")),
+        (
+            "leave early: it stays quiet",
+            format!("curl -m 1 'http://{listen}/slow?uid=42'"),
+        ),
+        (
+            "what is counted",
+            format!("curl -s http://{admin}/metrics | grep switchyard_downstream_aborts"),
+        ),
+    ] {
+        let _infallible = writeln!(text, "  {what:28} {command}");
+    }
+    let _infallible = writeln!(text, "\n  of {USERS} users {on_canary} get canary: {bar}");
+    text
+}
+
+/// How many of the users 0..1000 the rollout sends to canary.
+fn canary_users(config: &Config) -> u32 {
+    let tables = config.rollouts.iter().filter_map(|(name, spec)| {
+        Table::compile(name, spec, &|pool| Some(PoolIdx(u16::from(pool.as_str() == "canary")))).ok()
+    });
+    let Some(table) = tables.into_iter().next() else {
+        return 0;
+    };
+    let count = (0..USERS).filter(|n| {
+        let Ok(id) = UserId::new(n.to_string().as_bytes()) else {
+            return false;
+        };
+        let user = Identity::User {
+            id,
+            source: SourceKind::Header,
+        };
+        table.release(table.decide(&user, &Nothing).release).pool == PoolIdx(1)
+    });
+    u32::try_from(count.count()).unwrap_or(USERS)
+}
+
+/// A request without attributes.
+struct Nothing;
+
+impl Attributes for Nothing {
+    fn header(&self, _name: &HeaderName) -> Option<&[u8]> {
+        None
+    }
+
+    fn cookie(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn query(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn path(&self) -> &str {
+        "/"
+    }
+
+    fn client_ip(&self) -> Option<std::net::IpAddr> {
+        None
+    }
+}

@@ -1,0 +1,121 @@
+//! Reads the YAML into the settings of every module, and reports what is wrong with it. Nothing reads the file after
+//! start.
+
+mod build;
+mod problem;
+mod value;
+mod written;
+
+use std::path::Path;
+
+use thiserror::Error;
+
+use crate::admin::settings::AdminSettings;
+use crate::identity;
+use crate::proxy::settings::{Limits, RouteSettings};
+use crate::rollout::{RolloutName, RolloutSpec};
+use crate::server::settings::{ListenerSettings, ServerSettings};
+use crate::telemetry::settings::AccessLogSettings;
+use crate::upstream::PoolSettings;
+
+pub use problem::Problem;
+
+/// The largest file that is read: a list of a million users has room in it.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// What code uses: everything checked, every default filled in.
+#[derive(Debug)]
+pub struct Config {
+    /// The process.
+    pub server: ServerSettings,
+    /// Where downstream connects.
+    pub listeners: Vec<ListenerSettings>,
+    /// The admin listener, unless it is off.
+    pub admin: Option<AdminSettings>,
+    /// Who asks.
+    pub identity: identity::Settings,
+    /// Where requests go.
+    pub pools: Vec<PoolSettings>,
+    /// Which requests go where.
+    pub routes: Vec<RouteSettings>,
+    /// Bounds on downstream.
+    pub limits: Limits,
+    /// The access log.
+    pub access_log: AccessLogSettings,
+    /// The seed of the rollouts.
+    pub rollouts: Vec<(RolloutName, RolloutSpec)>,
+    /// What is allowed, and probably not meant.
+    pub warnings: Vec<Problem>,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("{file}: {cause}")]
+    Unreadable {
+        /// The file.
+        file: String,
+        /// Why.
+        cause: String,
+    },
+    /// What is wrong with it, in the order of the file.
+    #[error("{}", problem::lines(.0))]
+    Invalid(Vec<Problem>),
+}
+
+/// Reads a file; `${VAR}` is taken from the environment.
+///
+/// # Errors
+/// When it cannot be read, or with all that is wrong with it.
+pub fn load(file: &Path) -> Result<Config, LoadError> {
+    let name = file.display().to_string();
+    let unreadable = |cause: String| LoadError::Unreadable {
+        file: name.clone(),
+        cause,
+    };
+    let size = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?.len();
+    if size > FILE_BYTES_MAX {
+        return Err(unreadable(format!("is larger than {FILE_BYTES_MAX} bytes")));
+    }
+    let text = std::fs::read_to_string(file).map_err(|e| unreadable(e.to_string()))?;
+    let env = |variable: &str| std::env::var(variable).ok();
+    parse(&name, &text, &env).map_err(LoadError::Invalid)
+}
+
+/// Reads a text that came from the file `name`.
+///
+/// # Errors
+/// All that is wrong with it, in the order of the text.
+pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
+    let text = value::substituted(name, text, env)?;
+    let written: written::File = serde_yaml::from_str(&text).map_err(|e| vec![Problem::of_yaml(name, &e)])?;
+    let places = problem::Places::new(name, &text);
+    build::config(written, &places)
+}
+
+/// The JSON Schema of the file, for editors.
+#[must_use]
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(written::File).to_value()
+}
+
+/// The configuration without a file: rollout `default` between two pools, everyone on stable.
+///
+/// # Errors
+/// When an address or a name is none.
+pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, Vec<Problem>> {
+    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+    let text = format!(
+        "listeners: [{{ address: {} }}]\n\
+         identity: {{ sources: [{{ header: {} }}] }}\n\
+         pools:\n  stable: {{ endpoints: [{}] }}\n  canary: {{ endpoints: [{}] }}\n\
+         routes: [{{ rollout: default }}]\n\
+         rollouts:\n  default:\n    releases: {{ stable: {{ pool: stable }}, canary: {{ pool: canary }} }}\n",
+        quoted(listen),
+        quoted(user_header),
+        quoted(stable),
+        quoted(canary),
+    );
+    parse("command line", &text, &|_| None)
+}

@@ -1,0 +1,210 @@
+//! Routes.
+
+use super::super::written as w;
+use super::Building;
+use crate::proxy::settings::{AllowOrigins, Cors, HostMatch, OwnCors, RouteSettings, RouteTarget};
+use crate::rollout::{PoolName, RolloutName, RolloutSpec, RouteId};
+use crate::upstream::PoolSettings;
+
+pub fn routes(
+    work: &mut Building<'_>,
+    written: Vec<w::Route>,
+    pools: &[PoolSettings],
+    rollouts: &[(RolloutName, RolloutSpec)],
+) -> Vec<RouteSettings> {
+    if written.is_empty() {
+        work.note(
+            "routes",
+            "there is none: write at least one, such as - rollout: NAME or - pool: NAME",
+        );
+    }
+    let mut routes: Vec<RouteSettings> = Vec::with_capacity(written.len());
+    for (n, route) in written.into_iter().enumerate() {
+        let key = format!("routes[{n}]");
+        let Some(route) = build(work, &key, route, pools, rollouts) else {
+            continue;
+        };
+        let clash = routes
+            .iter()
+            .find(|r| r.host == route.host && same_path(&r.path, &route.path));
+        if clash.is_some() {
+            work.note(
+                &format!("{key}.match"),
+                "takes the same requests as a route before it: remove one",
+            );
+        } else if routes.iter().any(|r| r.id == route.id) {
+            work.note(
+                &format!("{key}.id"),
+                format!("{} names two routes: write another id", route.id),
+            );
+        }
+        routes.push(route);
+    }
+    routes
+}
+
+fn same_path(a: &str, b: &str) -> bool {
+    a.trim_end_matches('/') == b.trim_end_matches('/')
+}
+
+fn build(
+    work: &mut Building<'_>,
+    key: &str,
+    written: w::Route,
+    pools: &[PoolSettings],
+    rollouts: &[(RolloutName, RolloutSpec)],
+) -> Option<RouteSettings> {
+    let to = target(work, key, &written, pools, rollouts);
+    let host = host(work, key, written.matching.host.as_deref());
+    let path = written.matching.path.unwrap_or_else(|| "/".to_owned());
+    if !path.starts_with('/') {
+        work.note(
+            &format!("{key}.match.path"),
+            format!("{path:?} does not begin with '/': write /{path}"),
+        );
+    }
+    let id = written.id.unwrap_or_else(|| default_id(&host, &path));
+    let id = work.take(&format!("{key}.id"), RouteId::parse(&id));
+    let cors = written
+        .cors
+        .and_then(|cors| cross_origin(work, &format!("{key}.cors"), cors));
+    Some(RouteSettings {
+        id: id?,
+        host,
+        path,
+        to: to?,
+        cors,
+    })
+}
+
+/// `shop.example.com-checkout` of host and path.
+fn default_id(host: &HostMatch, path: &str) -> String {
+    let host = match host {
+        HostMatch::Any => "any",
+        HostMatch::Exact(name) => name,
+        HostMatch::Suffix(suffix) => suffix.trim_start_matches('.'),
+    };
+    let path = path.trim_matches('/').replace('/', "-");
+    let text = if path.is_empty() {
+        host.to_owned()
+    } else {
+        format!("{host}-{path}")
+    };
+    let allowed = |c: char| {
+        if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') {
+            c
+        } else {
+            '_'
+        }
+    };
+    text.chars().take(63).map(allowed).collect()
+}
+
+fn host(work: &mut Building<'_>, key: &str, written: Option<&str>) -> HostMatch {
+    let Some(text) = written.filter(|text| *text != "*") else {
+        return HostMatch::Any;
+    };
+    let text = text.to_ascii_lowercase();
+    let (suffix, name) = match text.strip_prefix('*') {
+        Some(rest) => (true, rest),
+        None => (false, text.as_str()),
+    };
+    let plain = name
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
+    let sound = plain
+        && (!suffix || name.starts_with('.') && name.len() > 1)
+        && !name.contains("]:")
+        && (name.starts_with('[') || !name.contains(':'));
+    if !sound {
+        work.note(
+            &format!("{key}.match.host"),
+            format!("{text:?} is no host: write a name without port, or *.example.com"),
+        );
+    }
+    if suffix {
+        HostMatch::Suffix(name.to_owned())
+    } else {
+        HostMatch::Exact(name.to_owned())
+    }
+}
+
+fn target(
+    work: &mut Building<'_>,
+    key: &str,
+    written: &w::Route,
+    pools: &[PoolSettings],
+    rollouts: &[(RolloutName, RolloutSpec)],
+) -> Option<RouteTarget> {
+    match (&written.rollout, &written.pool) {
+        (Some(name), None) => {
+            let key = format!("{key}.rollout");
+            let name = work.take(&key, RolloutName::parse(name))?;
+            if !rollouts.iter().any(|(known, _)| *known == name) {
+                work.note(
+                    &key,
+                    format!("{name} does not exist: add it under rollouts, or name one that does"),
+                );
+            }
+            Some(RouteTarget::Rollout(name))
+        }
+        (None, Some(name)) => {
+            let key = format!("{key}.pool");
+            let name = work.take(&key, PoolName::parse(name))?;
+            if !pools.iter().any(|pool| pool.name == name) {
+                work.note(
+                    &key,
+                    format!("{name} does not exist: add it under pools, or name one that does"),
+                );
+            }
+            Some(RouteTarget::Pool(name))
+        }
+        _ => {
+            work.note(key, "leads to not exactly one thing: write one of rollout and pool");
+            None
+        }
+    }
+}
+
+fn cross_origin(work: &mut Building<'_>, key: &str, written: w::Cors) -> Option<Cors> {
+    let own = match written.mode {
+        w::CorsMode::Passthrough => return Some(Cors::Passthrough),
+        w::CorsMode::Own => written,
+    };
+    let any = own.allow_origins.iter().any(|origin| origin == "*");
+    if any && own.allow_credentials {
+        work.note(
+            &format!("{key}.allow_origins"),
+            "allows everyone, with credentials: browsers refuse that; list the origins",
+        );
+    }
+    if own.allow_origins.is_empty() {
+        work.note(
+            &format!("{key}.allow_origins"),
+            "there is none: list origins such as https://shop.example.com",
+        );
+    }
+    for origin in own.allow_origins.iter().filter(|origin| *origin != "*") {
+        let sound = origin
+            .split_once("://")
+            .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
+        if !sound {
+            work.note(
+                &format!("{key}.allow_origins"),
+                format!("{origin:?} is no origin: write scheme and host, such as https://shop.example.com"),
+            );
+        }
+    }
+    Some(Cors::Own(OwnCors {
+        allow_origins: if any {
+            AllowOrigins::Any
+        } else {
+            AllowOrigins::These(own.allow_origins)
+        },
+        allow_credentials: own.allow_credentials,
+        allow_methods: own.allow_methods,
+        allow_headers: own.allow_headers,
+        expose_headers: own.expose_headers,
+        max_age: own.max_age.map_or(OwnCors::MAX_AGE, |s| s.0),
+    }))
+}

@@ -1,0 +1,10 @@
+//! The composition root: puts the modules together into one Pingora server, with its listeners, signals and drain.
+
+pub mod settings;
+
+mod assemble;
+mod listen;
+mod signals;
+mod tls;
+
+pub use assemble::{RunOptions, StartError, run};
