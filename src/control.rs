@@ -5,4 +5,4 @@ mod live;
 mod snapshot;
 
 pub use live::Live;
-pub use snapshot::{LiveRollout, Slot, Snapshot, Surroundings};
+pub use snapshot::{LiveRollout, PoolNumbers, Slot, Snapshot, Surroundings};

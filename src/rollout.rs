@@ -1,6 +1,7 @@
 //! The product: who gets which release. Pure: values in, values out; no I/O, no clock, no randomness, no locks.
 
 mod bucket;
+mod compile;
 mod decision;
 mod name;
 mod rule;

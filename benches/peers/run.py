@@ -27,7 +27,7 @@ LISTED_USERS = 100_000
 CYCLE_USERS = 10_000  # half of them listed; the load goes through them again and again
 BODY_BYTES = 200
 READY_SECONDS = 60
-DISTURBED_SHARE = 0.05  # of the proxy's core taken by other programs: measured again,
+DISTURBED_SHARE = 0.05  # of a core taken by other programs: measured again,
 ATTEMPTS_MAX = 3  # then the least disturbed attempt counts
 STOP_SECONDS = 5
 
@@ -202,8 +202,8 @@ def request(port, path, user, more=""):
 # --- measuring ----------------------------------------------------------------------------------------------------
 
 class Bench:
-    def __init__(self, settings, folder, load):
-        self.settings, self.folder, self.load_program = settings, folder, load
+    def __init__(self, settings, folder, load, origin):
+        self.settings, self.folder, self.load_program, self.origin = settings, folder, load, origin
 
     def start(self, peer):
         (self.folder / "access.log").unlink(missing_ok=True)
@@ -219,7 +219,8 @@ class Bench:
         command = ["taskset", "-c", str(self.settings.cores[-1]), self.load_program, *mode,
                    "-addr", f"127.0.0.1:{peer.port}", "-users", str(self.folder / "cycle"), "-body", str(BODY_BYTES),
                    "-conns", str(self.settings.connections), "-warmup", f"{warmup}s", "-duration", f"{seconds}s",
-                   "-pids", ",".join(map(str, process.pids())), f"-routed={str(peer.routed).lower()}"]
+                   "-pids", ",".join(map(str, process.pids())),
+                   "-origin-pids", ",".join(map(str, self.origin.pids())), f"-routed={str(peer.routed).lower()}"]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise Failed(f"{done.stderr.strip()}; it said: {process.tail()}")
@@ -264,14 +265,17 @@ class Bench:
             memory = process.peak_memory()
         finally:
             process.stop()
-        core = self.settings.cores[0]
+        seconds, busy = saturated["seconds"], saturated["core_busy"]
+        proxy_core, load_core = busy[self.settings.cores[0]], busy[self.settings.cores[-1]]
         return {
             "cpu_us": saturated["cpu_us_a_request"],
             "rps": saturated["requests_a_second"],
-            "core_share": saturated["cpu_seconds"] / saturated["seconds"],
-            # Not at the fixed rate: /proc/stat is sampled, and sees little of a process that runs for microseconds.
-            "foreign_share": max(0.0, saturated["core_busy"][core] - saturated["cpu_seconds"] / saturated["seconds"]),
-            "load_core_share": saturated["core_busy"][self.settings.cores[-1]],
+            "core_share": saturated["cpu_seconds"] / seconds,
+            "load_core_share": load_core,
+            # By other programs, of either core. Not at the fixed rate: /proc/stat is sampled and sees little of a
+            # process that runs for microseconds.
+            "foreign_share": max(0.0, proxy_core - saturated["cpu_seconds"] / seconds,
+                                 load_core - saturated["beside_cpu_seconds"] / seconds),
             "p50_us": fixed["latency_us"]["p50"],
             "p99_us": fixed["latency_us"]["p99"],
             "memory": memory,
@@ -368,7 +372,7 @@ def doubts(peers):
     for p in (p for p in peers if p.rounds):
         share, foreign, load = (median(p, k) for k in ("core_share", "foreign_share", "load_core_share"))
         if foreign > DISTURBED_SHARE:
-            yield f"{p.name} shared its core with other programs ({foreign:.0%}): measure again on a quiet machine."
+            yield f"{p.name} shared the machine with other programs ({foreign:.0%} of a core): measure again on a quiet machine."
         if share < 0.95:
             yield (f"{p.name} used {share:.0%} of its core when saturated (the core of load and "
                    f"origin was {load:.0%} busy): its requests/s are a lower bound.")
@@ -416,8 +420,8 @@ def measure(settings, bench, peers):
             peer.rounds.append(figures)
             print(f"round {r + 1}: {peer.name}: {figures['cpu_us']:.1f} µs, {figures['rps']:,.0f}/s, "
                   f"p50 {figures['p50_us']:.0f} µs, p99 {figures['p99_us']:.0f} µs, {figures['errors']} errors, "
-                  f"core 0 {figures['core_share']:.0%} (others {figures['foreign_share']:.0%}), "
-                  f"load's core {figures['load_core_share']:.0%}", file=sys.stderr)
+                  f"its core {figures['core_share']:.0%}, load's core {figures['load_core_share']:.0%}, "
+                  f"other programs {figures['foreign_share']:.0%}", file=sys.stderr)
 
 
 def main():
@@ -437,7 +441,7 @@ def main():
             raise Failed(f"PEERS={','.join(settings.only)} names no peer")
         origin = start_origin(settings, folder, ports)
         try:
-            measure(settings, Bench(settings, folder, load), peers)
+            measure(settings, Bench(settings, folder, load, origin), peers)
         finally:
             origin.stop()
     text = report(settings, peers)

@@ -10,6 +10,9 @@ use crate::telemetry::metrics::{self, ReleaseMetrics};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot(pub u16);
 
+/// Yields the number of a pool, if it exists.
+pub type PoolNumbers = Box<dyn Fn(&PoolName) -> Option<PoolIdx> + Send + Sync>;
+
 /// What tables are compiled against: fixed for the life of the process.
 pub struct Surroundings {
     /// The rollouts that routes select, in the order of their slots.
@@ -17,7 +20,7 @@ pub struct Surroundings {
     /// The names of the routes, in their order; a label of `switchyard_requests_total`.
     pub routes: Vec<String>,
     /// The number of a pool, if it exists.
-    pub pool: Box<dyn Fn(&PoolName) -> Option<PoolIdx> + Send + Sync>,
+    pub pool: PoolNumbers,
 }
 
 /// One published state.

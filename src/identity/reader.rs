@@ -240,12 +240,14 @@ mod tests {
     }
 
     fn reader(change: impl Fn(&mut Settings)) -> Reader {
-        let mut settings = Settings::default();
-        settings.sources = vec![
-            Source::Header(HeaderName::from_static("x-user-id")),
-            Source::Cookie("uid".to_owned()),
-            Source::Query("uid".to_owned()),
-        ];
+        let mut settings = Settings {
+            sources: vec![
+                Source::Header(HeaderName::from_static("x-user-id")),
+                Source::Cookie("uid".to_owned()),
+                Source::Query("uid".to_owned()),
+            ],
+            ..Settings::default()
+        };
         change(&mut settings);
         Reader::new(settings)
     }

@@ -1,11 +1,12 @@
 //! A rollout compiled for deciding: names resolved to numbers, users hashed, rules compiled. Deciding does no I/O,
 //! reads no clock, takes no lock, allocates nothing and cannot fail.
 
-use super::bucket::{BUCKETS, Bucket, Salt};
+use super::bucket::{Bucket, Salt};
+use super::compile::Compiling;
 use super::decision::{Attributes, Decision, Reason};
 use super::name::{PoolName, ReleaseName, RolloutName};
 use super::rule::Rule;
-use super::spec::{RolloutSpec, TargetSpec, Unhealthy};
+use super::spec::{RolloutSpec, Unhealthy};
 use super::split::Split;
 use super::users::{UserHash, UserMap};
 use super::weight::Weight;
@@ -18,9 +19,6 @@ pub struct ReleaseIdx(pub u16);
 /// A pool's number in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolIdx(pub u16);
-
-/// The most releases of one rollout.
-const RELEASES_MAX: usize = 64;
 
 /// What is wrong with a spec: where (`targets[2].when.regex`), and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +55,13 @@ pub struct Table {
 }
 
 #[derive(Debug, Clone)]
-struct Target {
-    what: Matcher,
-    release: ReleaseIdx,
+pub(super) struct Target {
+    pub what: Matcher,
+    pub release: ReleaseIdx,
 }
 
 #[derive(Debug, Clone)]
-enum Matcher {
+pub(super) enum Matcher {
     Users(UserMap<()>),
     When(Rule),
 }
@@ -221,183 +219,5 @@ impl Table {
     /// Each release's share.
     pub fn weights(&self) -> impl Iterator<Item = (&ReleaseName, Weight)> {
         self.releases.iter().map(|r| (&r.name, self.split.weight(&r.name)))
-    }
-}
-
-struct Compiling<'a> {
-    spec: &'a RolloutSpec,
-    problems: Vec<Problem>,
-}
-
-impl Compiling<'_> {
-    fn note(&mut self, path: impl Into<String>, message: String) {
-        self.problems.push(Problem {
-            path: path.into(),
-            message,
-        });
-    }
-
-    fn index(&self, name: &ReleaseName) -> Option<ReleaseIdx> {
-        let place = self.spec.releases.keys().position(|known| known == name)?;
-        u16::try_from(place).ok().map(ReleaseIdx)
-    }
-
-    fn index_of_stable(&self) -> ReleaseIdx {
-        let mut names = self.spec.releases.keys();
-        let place = names.position(|name| name.as_str() == ReleaseName::STABLE);
-        ReleaseIdx(place.and_then(|place| u16::try_from(place).ok()).unwrap_or(0))
-    }
-
-    /// The number of a release that something points at.
-    fn known(&mut self, path: &str, name: &ReleaseName) -> ReleaseIdx {
-        if let Some(index) = self.index(name) {
-            return index;
-        }
-        let names: Vec<&str> = self.spec.releases.keys().map(ReleaseName::as_str).collect();
-        let message = format!(
-            "release {:?} does not exist: write one of {}",
-            name.as_str(),
-            names.join(", ")
-        );
-        self.note(path, message);
-        ReleaseIdx(0)
-    }
-
-    fn releases(&mut self, pool: &dyn Fn(&PoolName) -> Option<PoolIdx>) -> Vec<Release> {
-        if !self
-            .spec
-            .releases
-            .keys()
-            .any(|name| name.as_str() == ReleaseName::STABLE)
-        {
-            self.note(
-                "releases",
-                "has no release stable, the one everyone falls back to: add it".to_owned(),
-            );
-        }
-        if self.spec.releases.len() > RELEASES_MAX {
-            self.note("releases", format!("has more than {RELEASES_MAX} releases"));
-        }
-        let mut compiled = Vec::with_capacity(self.spec.releases.len());
-        for (name, release) in &self.spec.releases {
-            match pool(&release.pool) {
-                Some(index) => compiled.push(Release {
-                    name: name.clone(),
-                    pool: index,
-                }),
-                None => {
-                    let message = format!(
-                        "pool {:?} does not exist: add it under pools, or name one that does",
-                        release.pool.as_str()
-                    );
-                    self.note(format!("releases.{name}.pool"), message);
-                }
-            }
-        }
-        compiled
-    }
-
-    fn users(&mut self) -> UserMap<ReleaseIdx> {
-        let mut users = UserMap::new();
-        for (id, release) in &self.spec.users {
-            let path = || format!("users.{id}");
-            if let Err(e) = UserId::new(id.as_bytes()) {
-                self.note(path(), format!("the user id {e}"));
-            }
-            let index = self.index(release).unwrap_or_else(|| self.known(&path(), release));
-            users.set(id.as_bytes(), index, false);
-        }
-        users
-    }
-
-    fn targets(&mut self) -> Vec<Target> {
-        let spec = self.spec;
-        let each = spec.targets.iter().enumerate();
-        each.filter_map(|(place, target)| self.target(place, target)).collect()
-    }
-
-    fn target(&mut self, place: usize, target: &TargetSpec) -> Option<Target> {
-        let path = format!("targets[{place}]");
-        let release = self.known(&format!("{path}.release"), &target.release);
-        let what = match (&target.users, &target.segment, &target.when) {
-            (Some(users), None, None) => Matcher::Users(self.listed(&path, users)),
-            (None, None, Some(when)) => match Rule::compile(when) {
-                Ok(rule) => Matcher::When(rule),
-                Err(found) => {
-                    for (key, message) in found {
-                        let dot = if key.is_empty() { "" } else { "." };
-                        self.note(format!("{path}.when{dot}{key}"), message);
-                    }
-                    return None;
-                }
-            },
-            (None, Some(_), None) => {
-                let message = "segments are not available in this version: list the users under users";
-                self.note(format!("{path}.segment"), message.to_owned());
-                return None;
-            }
-            _ => {
-                self.note(
-                    path,
-                    "says not exactly one of users, segment and when: write one of them".to_owned(),
-                );
-                return None;
-            }
-        };
-        Some(Target { what, release })
-    }
-
-    fn listed(&mut self, path: &str, ids: &[String]) -> UserMap<()> {
-        let mut users = UserMap::new();
-        for (place, id) in ids.iter().enumerate() {
-            match UserId::new(id.as_bytes()) {
-                Ok(_) => users.set(id.as_bytes(), (), true),
-                Err(e) => self.note(format!("{path}.users[{place}]"), format!("the user id {e}")),
-            }
-        }
-        users
-    }
-
-    fn split(&mut self) -> Split {
-        let spec = self.spec;
-        let stable = spec.split.iter().find(|(name, _)| name.as_str() == ReleaseName::STABLE);
-        let others: u64 = spec
-            .split
-            .iter()
-            .filter(|(name, _)| name.as_str() != ReleaseName::STABLE)
-            .map(|(_, weight)| u64::from(weight.parts_per_million()))
-            .sum();
-        for name in spec.split.keys() {
-            self.known(&format!("split.{name}"), name);
-        }
-        let rest = u64::from(BUCKETS).saturating_sub(others);
-        if let Some((_, weight)) = stable.filter(|(_, w)| u64::from(w.parts_per_million()) != rest) {
-            let message =
-                format!("is {weight}, but the others leave another share: leave stable out, it gets the rest");
-            self.note("split.stable", message);
-        }
-        let weights: Vec<_> = spec
-            .split
-            .iter()
-            .map(|(name, weight)| (name.clone(), *weight))
-            .collect();
-        let fresh = Split::new(&weights);
-        let split = match (&spec.ranges, fresh) {
-            (_, Err(e)) => Err(("split", e.to_string())),
-            (None, Ok(split)) => Ok(split),
-            (Some(ranges), Ok(_)) => Split::from_ranges(ranges.clone())
-                .map_err(|e| ("ranges", e.to_string()))
-                .and_then(|split| match split.rebalance(&weights) {
-                    Ok(same) if same == split => Ok(split),
-                    _ => Err((
-                        "ranges",
-                        "do not agree with split: leave `ranges` out to have them made anew".to_owned(),
-                    )),
-                }),
-        };
-        split.unwrap_or_else(|(path, message)| {
-            self.note(path, message);
-            Split::all_stable()
-        })
     }
 }

@@ -96,7 +96,7 @@ impl HealthCheck {
     /// The default time for one probe.
     pub const TIMEOUT: Duration = Duration::from_secs(1);
     /// The default number of successes or failures in a row.
-    pub const THRESHOLD: NonZeroU32 = NonZeroU32::new(2).expect("two is not zero");
+    pub const THRESHOLD: NonZeroU32 = NonZeroU32::MIN.saturating_add(1);
 }
 
 /// One probe.
@@ -176,7 +176,7 @@ impl Default for Connections {
             http2: Http2::Auto,
             max_idle: 5000,
             max_idle_per_endpoint: 500,
-            max_per_endpoint: NonZeroUsize::new(1000).expect("a thousand is not zero"),
+            max_per_endpoint: NonZeroUsize::MIN.saturating_add(999),
             queue_max: 1000,
             queue_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(120),
@@ -245,7 +245,7 @@ pub struct Retries {
 impl Default for Retries {
     fn default() -> Self {
         Self {
-            attempts: NonZeroU32::new(2).expect("two is not zero"),
+            attempts: NonZeroU32::MIN.saturating_add(1),
             on: vec![RetryCause::Connect, RetryCause::ReusedConnectionClosed],
         }
     }

@@ -91,9 +91,9 @@ func (l *load) closedLoop() error {
 }
 
 // openLoop never sleeps: waking up from an idle core takes longer, on a virtual machine above all, than some proxies take
-// for a request. It gives way to the origin by the lowest priority.
+// for a request. It gives way to the origin by its lower priority.
 func (l *load) openLoop(start int64) error {
-	if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19); err != nil {
+	if err := lowerPriority(); err != nil {
 		return err
 	}
 	interval := int64(time.Second) / int64(l.rate)
@@ -113,6 +113,15 @@ func (l *load) openLoop(start int64) error {
 		}
 	}
 	return nil
+}
+
+func lowerPriority() error {
+	const steps = 10
+	inverted, err := syscall.Getpriority(syscall.PRIO_PROCESS, 0) // Linux: 20 - nice
+	if err != nil {
+		return err
+	}
+	return syscall.Setpriority(syscall.PRIO_PROCESS, 0, min(20-inverted+steps, 19))
 }
 
 func (l *load) watch(fd, index int, events uint32) error {

@@ -26,16 +26,17 @@ import (
 )
 
 type options struct {
-	addr     netip.AddrPort
-	conns    int
-	rate     int // requests a second; 0: closed loop
-	warmup   time.Duration
-	duration time.Duration
-	drain    time.Duration
-	body     int
-	routed   bool // check releases
-	pids     []int
-	users    []user
+	addr       netip.AddrPort
+	conns      int
+	rate       int // requests a second; 0: closed loop
+	warmup     time.Duration
+	duration   time.Duration
+	drain      time.Duration
+	body       int
+	routed     bool // check releases
+	pids       []int
+	originPIDs []int
+	users      []user
 }
 
 type user struct {
@@ -62,6 +63,7 @@ func parse() (o options, err error) {
 	addr := flag.String("addr", "", "ip:port of the proxy")
 	usersFile := flag.String("users", "", "file with the cycle of users: lines `listed ID` or `other ID`")
 	pids := flag.String("pids", "", "comma-separated processes whose CPU time is measured")
+	originPIDs := flag.String("origin-pids", "", "likewise those of the origin, to tell them from other programs")
 	saturate := flag.Bool("saturate", false, "closed loop")
 	flag.IntVar(&o.rate, "rate", 0, "open loop: requests a second")
 	flag.IntVar(&o.conns, "conns", 64, "connections")
@@ -81,18 +83,28 @@ func parse() (o options, err error) {
 	if !o.addr.Addr().Is4() {
 		return o, errors.New("-addr: only IPv4 is served")
 	}
-	for word := range strings.SplitSeq(*pids, ",") {
+	if o.pids, err = parsePIDs(*pids); err != nil {
+		return o, err
+	}
+	if o.originPIDs, err = parsePIDs(*originPIDs); err != nil {
+		return o, err
+	}
+	o.users, err = readUsers(*usersFile)
+	return o, err
+}
+
+func parsePIDs(list string) (pids []int, err error) {
+	for word := range strings.SplitSeq(list, ",") {
 		if word == "" {
 			continue
 		}
 		pid, err := strconv.Atoi(word)
 		if err != nil {
-			return o, fmt.Errorf("-pids: %w", err)
+			return nil, fmt.Errorf("process id: %w", err)
 		}
-		o.pids = append(o.pids, pid)
+		pids = append(pids, pid)
 	}
-	o.users, err = readUsers(*usersFile)
-	return o, err
+	return pids, nil
 }
 
 func readUsers(path string) (users []user, err error) {

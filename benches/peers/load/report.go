@@ -8,19 +8,19 @@ import (
 
 // report is what is printed. CPU is that of the processes of -pids, user and system, over the measured window.
 type report struct {
-	Seconds         float64        `json:"seconds"`
-	Requests        int            `json:"requests"`
-	RequestsASecond float64        `json:"requests_a_second"`
-	CPUSeconds      float64        `json:"cpu_seconds"`
-	CPUMicros       float64        `json:"cpu_us_a_request"`
-	LatencyMicros   *percentiles   `json:"latency_us,omitempty"`
-	Reconnects      int            `json:"reconnects"`
-	Errors          int            `json:"errors"`
-	ErrorKinds      map[string]int `json:"error_kinds"`
-	CanaryShare     float64        `json:"canary_share_of_unlisted"`
-	Assignment      string         `json:"assignment"` // hash of which unlisted user of the cycle got which release
-	OwnCPUSeconds   float64        `json:"own_cpu_seconds"`
-	CoreBusy        []float64      `json:"core_busy"` // share of each core that was not idle
+	Seconds          float64        `json:"seconds"`
+	Requests         int            `json:"requests"`
+	RequestsASecond  float64        `json:"requests_a_second"`
+	CPUSeconds       float64        `json:"cpu_seconds"`
+	CPUMicros        float64        `json:"cpu_us_a_request"`
+	LatencyMicros    *percentiles   `json:"latency_us,omitempty"`
+	Reconnects       int            `json:"reconnects"`
+	Errors           int            `json:"errors"`
+	ErrorKinds       map[string]int `json:"error_kinds"`
+	CanaryShare      float64        `json:"canary_share_of_unlisted"`
+	Assignment       string         `json:"assignment"`         // hash of which unlisted user of the cycle got which release
+	BesideCPUSeconds float64        `json:"beside_cpu_seconds"` // load and origin
+	CoreBusy         []float64      `json:"core_busy"`          // share of each core that was not idle
 }
 
 type percentiles struct {
@@ -34,15 +34,15 @@ func (l *load) report() report {
 	seconds := float64(l.after.at-l.before.at) / 1e9
 	cpu := (l.after.cpu - l.before.cpu).Seconds()
 	r := report{
-		Seconds:         seconds,
-		Requests:        l.completed,
-		RequestsASecond: float64(l.completed) / seconds,
-		CPUSeconds:      cpu,
-		CPUMicros:       1e6 * cpu / float64(max(l.completed, 1)),
-		Reconnects:      l.reconnects,
-		Errors:          l.errors,
-		ErrorKinds:      l.errorKinds,
-		OwnCPUSeconds:   (l.after.own - l.before.own).Seconds(),
+		Seconds:          seconds,
+		Requests:         l.completed,
+		RequestsASecond:  float64(l.completed) / seconds,
+		CPUSeconds:       cpu,
+		CPUMicros:        1e6 * cpu / float64(max(l.completed, 1)),
+		Reconnects:       l.reconnects,
+		Errors:           l.errors,
+		ErrorKinds:       l.errorKinds,
+		BesideCPUSeconds: (l.after.beside - l.before.beside).Seconds(),
 	}
 	for i := range l.after.busy {
 		r.CoreBusy = append(r.CoreBusy, (l.after.busy[i]-l.before.busy[i])/seconds)

@@ -11,9 +11,10 @@ import (
 
 // usage is what had been used at one moment. at is 0 until then.
 type usage struct {
-	at       int64
-	cpu, own time.Duration
-	busy     []float64 // seconds of each core
+	at     int64
+	cpu    time.Duration // of the proxy
+	beside time.Duration // of the load and the origin
+	busy   []float64     // seconds of each core
 }
 
 var epoch = time.Now()
@@ -22,9 +23,12 @@ var epoch = time.Now()
 func now() int64 { return time.Since(epoch).Nanoseconds() + 1 }
 
 func (l *load) usage(t int64) usage {
-	u := usage{at: t, own: cpuTime(0), busy: coreBusy()}
+	u := usage{at: t, beside: cpuTime(0), busy: coreBusy()}
 	for _, pid := range l.pids {
 		u.cpu += cpuTime(pid)
+	}
+	for _, pid := range l.originPIDs {
+		u.beside += cpuTime(pid)
 	}
 	return u
 }

@@ -1,0 +1,307 @@
+//! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// No wait in a test takes longer; one that does has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The program, running.
+pub struct Proxy {
+    child: Child,
+    pub http: String,
+    pub admin: String,
+    /// What it wrote to standard error.
+    pub errors: Arc<Mutex<Vec<String>>>,
+    /// Lines of its access log, as they come.
+    pub access: Mutex<mpsc::Receiver<String>>,
+}
+
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+impl Proxy {
+    /// Starts the program with a configuration to which listeners, admin and one thread are added.
+    pub fn start(yaml: &str) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let file: PathBuf = std::env::temp_dir().join(format!("switchyard-it-{}-{number}.yaml", std::process::id()));
+        let text =
+            format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}");
+        std::fs::write(&file, text).expect("configuration");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_switchyard"))
+            .args(["serve", "-c"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let (told, listening) = mpsc::channel();
+        let stderr = child.stderr.take().expect("piped");
+        let kept = Arc::clone(&errors);
+        thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some(place) = line.strip_prefix("listening: ") {
+                    told.send(place.to_owned()).expect("the test waits");
+                }
+                kept.lock().expect("lock").push(line);
+            }
+        });
+        let (write, access) = mpsc::channel();
+        let stdout = child.stdout.take().expect("piped");
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if write.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let place = |what: &str| {
+            let line = listening.recv_timeout(PATIENCE).expect("it listens");
+            line.strip_prefix(what)
+                .expect("the expected listener")
+                .trim()
+                .to_owned()
+        };
+        let (http, admin) = (place("http"), place("admin"));
+        let proxy = Self {
+            child,
+            http,
+            admin,
+            errors,
+            access: Mutex::new(access),
+        };
+        proxy.wait_ready();
+        proxy
+    }
+
+    /// The sockets are open before the services run; the first answer says that they do.
+    fn wait_ready(&self) {
+        let answer = exchange(
+            &self.admin,
+            "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        );
+        assert_eq!(answer.status, 200);
+    }
+
+    /// One request on a connection of its own.
+    pub fn get(&self, path: &str, fields: &str) -> Answer {
+        exchange(
+            &self.http,
+            &format!("GET {path} HTTP/1.1\r\nHost: t.example\r\nConnection: close\r\n{fields}\r\n"),
+        )
+    }
+
+    pub fn metrics(&self) -> String {
+        exchange(
+            &self.admin,
+            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+        )
+        .body
+    }
+
+    /// The next access-log line.
+    pub fn access_line(&self) -> serde_json::Value {
+        let line = self
+            .access
+            .lock()
+            .expect("lock")
+            .recv_timeout(PATIENCE)
+            .expect("an access-log line");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// Lines of the error log that are errors or panics.
+    pub fn alarms(&self) -> Vec<String> {
+        let lines = self.errors.lock().expect("lock");
+        lines
+            .iter()
+            .filter(|l| l.contains(" ERROR ") || l.contains("panicked"))
+            .cloned()
+            .collect()
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // It may have ended already, which is as good.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub head: String,
+    pub body: String,
+    /// Whether the body was as long as its framing said.
+    pub complete: bool,
+}
+
+impl Answer {
+    /// All values of a field.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        fields(&self.head, name)
+    }
+}
+
+/// All values of a field in a head.
+pub fn fields<'a>(head: &'a str, name: &str) -> Vec<&'a str> {
+    head.lines()
+        .filter_map(|line| line.split_once(':'))
+        .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+        .map(|(_, value)| value.trim())
+        .collect()
+}
+
+pub fn connect(address: &str) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("connect");
+    stream.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    stream.set_nodelay(true).expect("nodelay");
+    stream
+}
+
+/// Sends bytes and reads one response.
+pub fn exchange(address: &str, request: &str) -> Answer {
+    let mut stream = connect(address);
+    stream.write_all(request.as_bytes()).expect("write");
+    answer(&mut stream)
+}
+
+/// Reads up to the end of a head.
+pub fn read_head(stream: &mut impl Read) -> Option<String> {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).ok()? == 0 {
+            return None;
+        }
+        head.push(byte[0]);
+    }
+    Some(String::from_utf8_lossy(&head).into_owned())
+}
+
+/// Reads one response.
+pub fn answer(stream: &mut impl Read) -> Answer {
+    let head = read_head(stream).expect("a response head");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    let (body, complete) = read_body(stream, &head);
+    Answer {
+        status,
+        body: String::from_utf8_lossy(&body).into_owned(),
+        complete,
+        head,
+    }
+}
+
+fn read_body(stream: &mut impl Read, head: &str) -> (Vec<u8>, bool) {
+    let mut body = Vec::new();
+    if let Some(length) = fields(head, "content-length").first() {
+        let length: usize = length.parse().expect("a length");
+        body.resize(length, 0);
+        let mut got = 0;
+        while got < length {
+            match stream.read(&mut body[got..]) {
+                Ok(0) | Err(_) => break,
+                Ok(n) => got += n,
+            }
+        }
+        body.truncate(got);
+        return (body, got == length);
+    }
+    if fields(head, "transfer-encoding").is_empty() {
+        let whole = stream.read_to_end(&mut body).is_ok();
+        return (body, whole);
+    }
+    loop {
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while !line.ends_with(b"\r\n") {
+            match stream.read(&mut byte) {
+                Ok(1) => line.push(byte[0]),
+                _ => return (body, false),
+            }
+        }
+        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
+        let mut chunk = vec![0; size + 2];
+        if stream.read_exact(&mut chunk).is_err() {
+            return (body, false);
+        }
+        if size == 0 {
+            return (body, true);
+        }
+        body.extend_from_slice(&chunk[..size]);
+    }
+}
+
+/// An origin; its script gets each request's head and the connection, and says whether to keep it.
+pub struct Origin {
+    pub address: String,
+    pub connections: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Origin {
+    pub fn spawn(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address").to_string();
+        let connections = Arc::new(AtomicUsize::new(0));
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let (count, kept, script) = (Arc::clone(&connections), Arc::clone(&heads), Arc::new(script));
+        thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                count.fetch_add(1, Ordering::SeqCst);
+                let (kept, script) = (Arc::clone(&kept), Arc::clone(&script));
+                thread::spawn(move || {
+                    let mut stream = stream;
+                    stream.set_nodelay(true).expect("nodelay");
+                    while let Some(head) = read_head(&mut stream) {
+                        kept.lock().expect("lock").push(head.clone());
+                        if !script(&head, &mut stream) {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            connections,
+            heads,
+        }
+    }
+
+    /// Answers every request with its name.
+    pub fn named(name: &'static str) -> Self {
+        Self::spawn(move |_, stream| respond(stream, name))
+    }
+
+    /// The heads received.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().expect("lock").clone()
+    }
+}
+
+/// Writes a plain response; keeps the connection.
+pub fn respond(stream: &mut TcpStream, body: &str) -> bool {
+    let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    stream.write_all(text.as_bytes()).is_ok()
+}
+
+/// An address where nobody listens.
+pub fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("address").to_string()
+}
+
+/// A configuration with one pool and all requests to it.
+pub fn one_pool(endpoint: &str, more: &str) -> String {
+    format!("pools:\n  only:\n    endpoints: [\"{endpoint}\"]\n{more}\nroutes: [{{ pool: only }}]\n")
+}

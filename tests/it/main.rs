@@ -1,0 +1,8 @@
+//! The program itself, on real sockets at port 0, with origins that misbehave on script.
+
+mod harness;
+
+mod aborts;
+mod connections;
+mod requests;
+mod upgrades;
