@@ -177,7 +177,7 @@ impl Compiling<'_> {
             (Some(ranges), Ok(_)) => Split::from_ranges(ranges.clone())
                 .map_err(|e| ("ranges", e.to_string()))
                 .and_then(|split| match split.rebalance(&weights) {
-                    Ok(same) if same == split => Ok(split),
+                    Ok(same) if same.by_bucket() == split.by_bucket() => Ok(split),
                     _ => Err((
                         "ranges",
                         "do not agree with split: leave `ranges` out to have them made anew".to_owned(),

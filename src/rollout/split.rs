@@ -1,9 +1,10 @@
 //! Which bucket ranges each release owns. The ranges are stored with the rollout, because they depend on its history:
 //! a change of weights moves only the users who must move.
 //!
-//! A shrinking release gives up its highest buckets, stable its lowest; a growing release takes freed buckets from
-//! the lowest up, stable from the highest down. So the growth of one release moves nobody between two others, and
-//! what grows and shrinks by the same amount puts everyone back.
+//! A growing release takes freed buckets from the lowest up; a shrinking one gives up what it took last, which is its
+//! highest buckets as long as nobody grew between; stable gives its lowest. So the growth of one release moves nobody
+//! between two others, and what grows and shrinks by the same amount puts everyone back, whatever happened before.
+//! For that the stored ranges of a release stand in the order in which it took them.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,10 +26,13 @@ pub struct Range {
     pub release: ReleaseName,
 }
 
-/// A division of all buckets among releases: sorted, without gap or overlap, neighbours of different owners.
+/// A division of all buckets among releases, without gap or overlap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
+    /// In the order in which each release took them.
     ranges: Vec<Range>,
+    /// Sorted, neighbours of one owner joined.
+    by_bucket: Vec<Range>,
 }
 
 /// Why weights or ranges are no split.
@@ -57,14 +61,15 @@ impl Split {
         Self::all_stable().rebalance(weights)
     }
 
-    /// Takes stored ranges.
+    /// Takes stored ranges, in their order.
     ///
     /// # Errors
     /// When they do not cover every bucket once.
-    pub fn from_ranges(mut ranges: Vec<Range>) -> Result<Self, SplitError> {
-        ranges.sort_by_key(|r| r.from);
+    pub fn from_ranges(ranges: Vec<Range>) -> Result<Self, SplitError> {
+        let mut sorted: Vec<&Range> = ranges.iter().collect();
+        sorted.sort_by_key(|r| r.from);
         let mut next = 0;
-        for range in &ranges {
+        for range in sorted {
             if range.from != next || range.to <= range.from {
                 return Err(SplitError::Cover);
             }
@@ -79,27 +84,31 @@ impl Split {
     }
 
     fn of(pieces: Vec<(u32, u32, ReleaseName)>) -> Self {
-        let mut ranges: Vec<Range> = Vec::with_capacity(pieces.len());
-        for (from, to, release) in pieces {
-            match ranges.last_mut() {
-                Some(last) if last.release == release && last.to == from => last.to = to,
-                _ => ranges.push(Range { from, to, release }),
-            }
+        let mut sorted = pieces.clone();
+        sorted.sort_unstable();
+        Self {
+            ranges: joined(pieces),
+            by_bucket: joined(sorted),
         }
-        Self { ranges }
     }
 
-    /// The ranges, sorted.
+    /// The ranges as they are stored: those of one release in the order in which it took them.
     #[must_use]
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
     }
 
+    /// The ranges by bucket.
+    #[must_use]
+    pub fn by_bucket(&self) -> &[Range] {
+        &self.by_bucket
+    }
+
     /// The owner of a bucket.
     #[must_use]
     pub fn owner(&self, bucket: Bucket) -> &ReleaseName {
-        let after = self.ranges.partition_point(|r| r.from <= bucket.get());
-        &self.ranges[after.saturating_sub(1)].release
+        let after = self.by_bucket.partition_point(|r| r.from <= bucket.get());
+        &self.by_bucket[after.saturating_sub(1)].release
     }
 
     /// How much a release owns.
@@ -129,18 +138,22 @@ impl Split {
             let own = self.ranges.iter().filter(|r| r.release == release);
             let mut own: Vec<(u32, u32)> = own.map(|r| (r.from, r.to)).collect();
             let surplus = self.owned(&release).saturating_sub(target(&release));
-            free.extend(give_up(&mut own, surplus, is_stable(&release)));
+            if is_stable(&release) {
+                own.sort_unstable();
+            }
+            free.extend(cut(&mut own, surplus, is_stable(&release)));
             kept.extend(own.into_iter().map(|(from, to)| (from, to, release.clone())));
         }
         free.sort_unstable();
-        // Stable takes last, and from the highest down, which mirrors how it gives.
+        // Stable takes what is left.
         let (stable, others): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(name, _)| is_stable(name));
         for (release, parts) in others.into_iter().chain(stable) {
             let missing = parts.saturating_sub(self.owned(&release));
-            let taken = take(&mut free, missing, is_stable(&release));
+            let taken = cut(&mut free, missing, true);
             kept.extend(taken.into_iter().map(|(from, to)| (from, to, release.clone())));
         }
-        kept.sort_by_key(|(from, _, _)| *from);
+        // Stable sort: the pieces of one release keep their order.
+        kept.sort_by(|a, b| a.2.cmp(&b.2));
         Ok(Self::of(kept))
     }
 
@@ -179,17 +192,19 @@ fn wanted(weights: &[(ReleaseName, Weight)]) -> Result<Vec<(ReleaseName, u32)>, 
     Ok(wanted)
 }
 
-/// Cuts `amount` buckets from the high end (the low end where `lowest`) and yields them.
-fn give_up(own: &mut Vec<(u32, u32)>, amount: u32, lowest: bool) -> Vec<(u32, u32)> {
-    cut(own, amount, lowest)
+/// Joins neighbours in the list that are neighbours in buckets, and of one owner.
+fn joined(pieces: Vec<(u32, u32, ReleaseName)>) -> Vec<Range> {
+    let mut ranges: Vec<Range> = Vec::with_capacity(pieces.len());
+    for (from, to, release) in pieces {
+        match ranges.last_mut() {
+            Some(last) if last.release == release && last.to == from => last.to = to,
+            _ => ranges.push(Range { from, to, release }),
+        }
+    }
+    ranges
 }
 
-/// Takes `amount` buckets from the low end (the high end where `highest`).
-fn take(free: &mut Vec<(u32, u32)>, amount: u32, highest: bool) -> Vec<(u32, u32)> {
-    cut(free, amount, !highest)
-}
-
-/// Moves `amount` buckets out of sorted `pieces`, from the low or the high end.
+/// Moves `amount` buckets out of `pieces`: from the low end of the first, or from the high end of the last.
 fn cut(pieces: &mut Vec<(u32, u32)>, amount: u32, low: bool) -> Vec<(u32, u32)> {
     let mut out = Vec::new();
     let mut left = amount;

@@ -92,7 +92,7 @@ impl Table {
             return Err(work.problems);
         }
         let stable = work.index_of_stable();
-        let ends = split.ranges().iter();
+        let ends = split.by_bucket().iter();
         let ends = ends.map(|r| (r.to, work.index(&r.release).unwrap_or(stable))).collect();
         Ok(Self {
             name: name.clone(),
