@@ -143,7 +143,7 @@ class Process:
         environment = {k: v for k, v in os.environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
         with open(self.log, "w") as out:
             self.child = subprocess.Popen(["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out,
-                                          stderr=out, env=environment, cwd=folder, start_new_session=True)
+                                          stderr=out, env=environment, cwd=folder, process_group=0)
 
     def wait_for(self, port):
         deadline = time.monotonic() + READY_SECONDS

@@ -240,6 +240,10 @@ impl ProxyHttp for Gateway {
         if let Some(cookie) = ctx.set_cookie.take() {
             response.append_header(http::header::SET_COOKIE, cookie)?;
         }
+        if session.req_header().version == http::Version::HTTP_10 {
+            headers::unchunk(response);
+            session.set_keepalive(None);
+        }
         if self.parts.draining.load(Ordering::Relaxed) || session.is_process_shutting_down() {
             session.set_keepalive(None);
         }

@@ -38,6 +38,9 @@ const PROTECTED: [&str; 14] = [
     "connection",
 ];
 
+/// Encoded bytes of a path that servers decode in different ways, or take for the end of something.
+const HIDDEN: [&[u8]; 5] = [b"%00", b"%0a", b"%0d", b"%2f", b"%5c"];
+
 /// Looks at the bytes of an HTTP/1 head: line ends, folding, control bytes, and what Pingora has already dropped.
 pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     if head.len() > limits.header_bytes_max {
@@ -88,6 +91,13 @@ pub fn check_head(request: &RequestHeader, limits: &Limits, identity: &[HeaderNa
             cause: "too_many_headers",
         });
     }
+    if request.method == Method::TRACE {
+        // It shows a page what the proxy adds, and may not have a body that some parsers read all the same.
+        return Err(Refusal {
+            status: 405,
+            cause: "trace",
+        });
+    }
     check_target(request)?;
     check_host(request)?;
     check_framing(request)?;
@@ -102,12 +112,18 @@ fn check_target(request: &RequestHeader) -> Result<(), Refusal> {
     if !target.iter().all(plain) {
         return Err(bad("target"));
     }
-    if target == b"*" && request.method != Method::OPTIONS {
+    let form = match target {
+        b"*" => request.method == Method::OPTIONS,
+        [b'/', ..] => true,
+        _ => target.starts_with(b"http://") || target.starts_with(b"https://"),
+    };
+    if !form {
         return Err(bad("target"));
     }
     let path = target.split(|b| *b == b'?').next().unwrap_or_default();
     let encoded = |code: &[u8]| path.windows(3).any(|w| w.eq_ignore_ascii_case(code));
-    let hidden = memchr::memchr(b'%', path).is_some() && [&b"%00"[..], b"%2f", b"%5c"].iter().any(|code| encoded(code));
+    // Pingora writes raw control bytes of a target in this way, too.
+    let hidden = memchr::memchr(b'%', path).is_some() && HIDDEN.iter().any(|code| encoded(code));
     if hidden { Err(bad("path_encoding")) } else { Ok(()) }
 }
 
@@ -255,6 +271,10 @@ mod tests {
             ("GET", "/a?b=%2f", vec![host], Ok(())),
             ("OPTIONS", "*", vec![host], Ok(())),
             ("GET", "*", vec![host], Err("target")),
+            ("GET", "http://t.example:80/a", vec![host], Ok(())),
+            ("GET", "%20/a", vec![host], Err("target")),
+            ("GET", "/a%0dX", vec![host], Err("path_encoding")),
+            ("TRACE", "/", vec![host], Err("trace")),
             ("GET", "/a\\b", vec![host], Err("target")),
             ("GET", "/a%2Fb", vec![host], Err("path_encoding")),
             ("GET", "/", vec![], Err("host")),

@@ -14,6 +14,8 @@ use crate::telemetry::metrics;
 pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Who is logged in, as some gateways tell it: this proxy tells it by the identity header, so no one else may.
+const X_FORWARDED_USER: HeaderName = HeaderName::from_static("x-forwarded-user");
 /// The decision, as the upstream is told.
 pub const X_ROLLOUT: HeaderName = HeaderName::from_static("x-rollout");
 
@@ -30,6 +32,7 @@ const RESPONSE_HOP_BY_HOP: [HeaderName; 4] = [
 /// untrusted peer had sent any.
 pub fn strip_inbound(head: &mut RequestHeader, trusted: bool, identity: &[HeaderName]) -> bool {
     remove(head, &X_ROLLOUT);
+    remove(head, &X_FORWARDED_USER);
     if trusted {
         remove(head, &FORWARDED);
         return false;
@@ -96,6 +99,11 @@ fn forward(head: &mut RequestHeader, ctx: &Context, tls: bool) -> Result<()> {
 /// Drops `Origin`, so that an upstream does not answer cross-origin requests a second time.
 pub fn drop_origin(head: &mut RequestHeader) {
     remove(head, &ORIGIN);
+}
+
+/// An HTTP/1.0 client does not know chunks: its response ends with the connection (RFC 9112, 6.1).
+pub fn unchunk(head: &mut ResponseHeader) {
+    head.remove_header(&http::header::TRANSFER_ENCODING);
 }
 
 /// Removes what concerns only the connection to the upstream.
