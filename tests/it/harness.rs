@@ -17,8 +17,8 @@ pub struct Proxy {
     child: Child,
     pub http: String,
     pub admin: String,
-    /// What it wrote to standard error.
-    pub errors: Arc<Mutex<Vec<String>>>,
+    /// Yields what it wrote to standard error, once it has ended.
+    errors: Option<thread::JoinHandle<Vec<String>>>,
     /// Lines of its access log, as they come.
     pub access: Mutex<mpsc::Receiver<String>>,
 }
@@ -40,17 +40,17 @@ impl Proxy {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
-        let errors = Arc::new(Mutex::new(Vec::new()));
         let (told, listening) = mpsc::channel();
         let stderr = child.stderr.take().expect("piped");
-        let kept = Arc::clone(&errors);
-        thread::spawn(move || {
+        let errors = thread::spawn(move || {
+            let mut kept = Vec::new();
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some(place) = line.strip_prefix("listening: ") {
                     told.send(place.to_owned()).expect("the test waits");
                 }
-                kept.lock().expect("lock").push(line);
+                kept.push(line);
             }
+            kept
         });
         let (write, access) = mpsc::channel();
         let stdout = child.stdout.take().expect("piped");
@@ -73,7 +73,7 @@ impl Proxy {
             child,
             http,
             admin,
-            errors,
+            errors: Some(errors),
             access: Mutex::new(access),
         };
         proxy.wait_ready();
@@ -116,13 +116,16 @@ impl Proxy {
         serde_json::from_str(&line).expect("JSON")
     }
 
-    /// Lines of the error log that are errors or panics.
-    pub fn alarms(&self) -> Vec<String> {
-        let lines = self.errors.lock().expect("lock");
+    /// Ends the program, and yields the lines of its error log that are errors or panics. All of them: it has ended.
+    pub fn alarms(mut self) -> Vec<String> {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
+        assert!(told.success(), "the program had ended before");
+        self.child.wait().expect("it ends");
+        let lines = self.errors.take().expect("taken once").join().expect("no panic");
         lines
-            .iter()
+            .into_iter()
             .filter(|l| l.contains(" ERROR ") || l.contains("panicked"))
-            .cloned()
             .collect()
     }
 }
