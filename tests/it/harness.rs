@@ -194,8 +194,13 @@ pub fn read_head(stream: &mut impl Read) -> Option<String> {
 /// Reads one response.
 pub fn answer(stream: &mut impl Read) -> Answer {
     let head = read_head(stream).expect("a response head");
-    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
-    let (body, complete) = read_body(stream, &head);
+    let status: u16 = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("a status");
+    let bodiless = matches!(status, 204 | 304);
+    let (body, complete) = if bodiless {
+        (Vec::new(), true)
+    } else {
+        read_body(stream, &head)
+    };
     Answer {
         status,
         body: String::from_utf8_lossy(&body).into_owned(),
