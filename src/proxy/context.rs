@@ -32,6 +32,8 @@ pub struct Context {
     pub pool: Option<PoolIdx>,
     pub lease: Option<Lease>,
     pub connection: Option<Arc<Connection>>,
+    /// The endpoint of the last attempt, once its place is given back.
+    pub last: Option<Arc<Endpoint>>,
     /// Endpoints that failed this request.
     pub tried: SmallVec<[Arc<Endpoint>; 1]>,
     pub attempts: u32,
@@ -67,6 +69,7 @@ impl Context {
             pool: None,
             lease: None,
             connection: None,
+            last: None,
             tried: SmallVec::new(),
             attempts: 0,
             reused: None,
@@ -84,7 +87,15 @@ impl Context {
 
     /// The endpoint of the last attempt.
     pub fn endpoint(&self) -> Option<&Arc<Endpoint>> {
-        self.lease.as_ref().map(Lease::endpoint).or_else(|| self.tried.last())
+        let held = self.lease.as_ref().map(Lease::endpoint);
+        held.or(self.last.as_ref()).or_else(|| self.tried.last())
+    }
+
+    /// Gives the place on the endpoint back: the upstream connection is no longer in use.
+    pub fn leave(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            self.last = Some(Arc::clone(lease.endpoint()));
+        }
     }
 
     /// Stops waiting for the head of a response.

@@ -315,6 +315,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Context) {
+        ctx.head_arrived();
+        ctx.leave();
         record::record(self, session, ctx);
     }
 }

@@ -51,6 +51,7 @@ fn clients_that_leave_are_quiet_counted_and_harm_nobody() {
     for _ in 0..CLIENTS {
         assert_eq!(proxy.get("/", "").body, "ok");
     }
+    proxy.settle(CLIENTS);
     let metrics = proxy.metrics();
     assert!(metrics.contains("state=\"active\"} 0"), "a place leaked:\n{metrics}");
     assert_eq!(proxy.alarms(), Vec::<String>::new());

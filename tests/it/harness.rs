@@ -116,6 +116,13 @@ impl Proxy {
         serde_json::from_str(&line).expect("JSON")
     }
 
+    /// Waits for that many access-log lines: a request is counted when its line is there.
+    pub fn settle(&self, requests: usize) {
+        for _ in 0..requests {
+            self.access_line();
+        }
+    }
+
     /// Ends the program, and yields the lines of its error log that are errors or panics. All of them: it has ended.
     pub fn alarms(mut self) -> Vec<String> {
         let pid = self.child.id().to_string();

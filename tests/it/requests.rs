@@ -36,6 +36,7 @@ fn every_request_of_one_user_goes_to_one_release() {
         (Some("target"), Some(200))
     );
     assert_ne!(line["user"].as_str(), Some("42"));
+    proxy.settle(121);
     assert!(proxy.metrics().contains(
         "switchyard_decisions_total{reason=\"anonymous\",release=\"stable\",rollout=\"checkout\",source=\"none\"} 1"
     ));
