@@ -9,7 +9,7 @@ const CLIENTS: usize = 100;
 #[test]
 fn clients_that_leave_are_quiet_counted_and_harm_nobody() {
     let origin = Origin::spawn(|head, stream| {
-        if head.starts_with("GET /hang") {
+        if head.starts_with("GET /hang") || head.starts_with("POST /upload") {
             let mut rest = Vec::new();
             return std::io::Read::read_to_end(stream, &mut rest).is_err();
         }
@@ -41,7 +41,7 @@ fn clients_that_leave_are_quiet_counted_and_harm_nobody() {
     }
     // Every aborted request that had a head has its line; that is when the proxy has noticed it.
     let mut aborted = 0;
-    while aborted < 2 * CLIENTS {
+    while aborted < 3 * CLIENTS {
         let line = proxy.access_line();
         if line["status"] == 499 {
             assert_eq!(line["abort"], "downstream");
