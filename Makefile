@@ -28,3 +28,8 @@ bench: setup
 
 install: setup
 	cargo install --path . --locked
+
+bench-peers: setup
+	cargo build --release
+	cargo bench --bench bare --no-run
+	python3 benches/peers/run.py
