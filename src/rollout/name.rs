@@ -87,6 +87,10 @@ name!(
     /// Names a release.
     ReleaseName
 );
+name!(
+    /// Names a segment.
+    SegmentName
+);
 
 impl ReleaseName {
     /// The role that everyone falls back to.

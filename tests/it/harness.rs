@@ -28,12 +28,22 @@ static NUMBER: AtomicUsize = AtomicUsize::new(0);
 impl Proxy {
     /// Starts the program with a configuration to which listeners, admin and one thread are added.
     pub fn start(yaml: &str) -> Self {
+        Self::start_with(yaml, &[])
+    }
+
+    /// The same, with variables in its environment; no proxy variable of the test's own environment gets in.
+    pub fn start_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file: PathBuf = std::env::temp_dir().join(format!("switchyard-it-{}-{number}.yaml", std::process::id()));
         let text =
             format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}");
         std::fs::write(&file, text).expect("configuration");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_switchyard"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+        for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
+            command.env_remove(variable).env_remove(variable.to_lowercase());
+        }
+        let mut child = command
+            .envs(environment.iter().copied())
             .args(["serve", "-c"])
             .arg(&file)
             .stdout(Stdio::piped())

@@ -4,5 +4,6 @@ mod harness;
 
 mod aborts;
 mod connections;
+mod pools;
 mod requests;
 mod upgrades;
