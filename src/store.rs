@@ -1,0 +1,251 @@
+//! Durable truth: what was committed, in order, and who asked for it. A commit is a compare-and-set on the revision; a
+//! watch delivers every commit after a revision, in order, or says that the state must be loaded again.
+
+mod embedded;
+mod history;
+mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
+
+pub use embedded::{EmbeddedSettings, EmbeddedStore};
+pub use history::{Diff, HistoryEntry, HistoryQuery, Source};
+pub use memory::MemoryStore;
+
+/// Facts that are loaded or delivered together are cut into pieces of at most so many users.
+pub const USERS_IN_A_FACT: usize = 16_384;
+
+/// What is committed: facts, and the record of who asked for them.
+#[derive(Debug, Clone)]
+pub struct Commit {
+    /// In their order. Never empty.
+    pub facts: Vec<Fact>,
+    /// Who, why, from where, and what it comes to in words.
+    pub record: Record,
+    /// The key under which a repeated request gets the same answer, and a digest of the request.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The record of a change, kept in the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// When it was asked for.
+    pub at: Moment,
+    /// Who asked: the name of a token, `local` without tokens, `switchyard` for expiries.
+    pub actor: String,
+    /// Why, in the words of who asked.
+    pub reason: Option<String>,
+    /// Where it came from.
+    pub source: Source,
+    /// The rollouts it is about; none for segments.
+    pub rollouts: Vec<RolloutName>,
+    /// One line: `checkout: canary 5% → 12.5%`.
+    pub summary: String,
+    /// The change, readable.
+    pub diff: Vec<Diff>,
+}
+
+/// Makes a repeated request harmless.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Chosen by who asks; 1 to 255 bytes, unique for the actor.
+    pub key: String,
+    /// The actor's name.
+    pub actor: String,
+    /// Of the method, path and body, so that another request under the same key is refused.
+    pub digest: [u8; 32],
+}
+
+/// A commit that is durable.
+#[derive(Debug, Clone)]
+pub struct Committed {
+    /// Its number.
+    pub revision: Revision,
+    /// When it was asked for.
+    pub at: Moment,
+    /// What is true from it on.
+    pub facts: Arc<Vec<Fact>>,
+}
+
+/// What a watch yields next.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// The next commit, in order.
+    Committed(Committed),
+    /// Commits were missed and are no longer kept: load the state again, and watch from its revision.
+    Resync,
+}
+
+/// A page of single users, in the order of the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserPage {
+    /// The users and where they are pinned.
+    pub users: Vec<(Box<str>, UserEntry)>,
+    /// Pass it as `after` for the next page; none after the last.
+    pub next: Option<String>,
+}
+
+/// Why something was not committed.
+#[derive(Debug, Error)]
+pub enum CommitError {
+    /// Somebody else committed in between.
+    #[error("the store is at revision {}, not at the expected one: read again, and repeat", .0.0)]
+    Moved(Revision),
+    /// The store is open for reading only.
+    #[error("the store is read-only ({0}): changes are refused, traffic is not affected")]
+    ReadOnly(String),
+    /// It is not durable; whether it will ever be is known: it will not.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why the store does not do its work.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file cannot be opened, or is damaged, or the disk is full or failing.
+    #[error("store {place}: {cause}: {remedy}")]
+    Failed {
+        /// Which file or address.
+        place: String,
+        /// What it said.
+        cause: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Written by a newer program.
+    #[error("store {place} has schema {found}, this program knows up to {known}: use the newer program")]
+    Newer {
+        /// Which file.
+        place: String,
+        /// Its schema.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// The history does not reach back so far.
+    #[error("the history begins after revision {}: the state of then is not kept", .0.0)]
+    Forgotten(Revision),
+}
+
+/// What keeps the state of all rollouts.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Sends the whole state as facts, in pieces of at most [`USERS_IN_A_FACT`] users, and yields its revision. Each
+    /// rollout and segment comes before its users. Ends early, without error, when the receiver is gone.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn load(&self, facts: mpsc::Sender<Fact>) -> Result<Revision, StoreError>;
+
+    /// Makes a commit durable if the store still stands at `base`. When this returns, a crash loses nothing of it.
+    ///
+    /// # Errors
+    /// When it was not done; then nothing of it is kept.
+    async fn commit(&self, base: Revision, commit: Commit) -> Result<Committed, CommitError>;
+
+    /// The commits after `from`, in order, those of other processes included.
+    fn watch(&self, from: Revision) -> Box<dyn Watch>;
+
+    /// The latest revision.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn revision(&self) -> Result<Revision, StoreError>;
+
+    /// What restores the state as it was at `to`, as facts in the order in which to apply them; none if nothing
+    /// differs. Expired pins come back as they were.
+    ///
+    /// # Errors
+    /// [`StoreError::Forgotten`] when the history does not reach back.
+    async fn undoing(&self, to: Revision) -> Result<Vec<Fact>, StoreError>;
+
+    /// The record of changes, the latest first.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryEntry>, StoreError>;
+
+    /// Single users of a rollout, at most `limit`, after the cursor that the page before ended with.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn users(&self, rollout: &RolloutName, after: Option<&str>, limit: usize) -> Result<UserPage, StoreError>;
+
+    /// Where a single user is pinned.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn user(&self, rollout: &RolloutName, user: &str) -> Result<Option<UserEntry>, StoreError>;
+
+    /// Members of a segment, at most `limit`, after a member.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn members(&self, segment: &SegmentName, after: Option<&str>, limit: usize)
+    -> Result<Vec<Box<str>>, StoreError>;
+
+    /// Up to `limit` single users whose time was over at `now`, and when the next one's will be.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn expired(&self, now: Moment, limit: usize) -> Result<Expired, StoreError>;
+
+    /// The revision that a request with this key was answered with, if it was within the last day.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn answered(&self, idempotency: &Idempotency) -> Result<Option<Answered>, StoreError>;
+
+    /// Forgets history older than `before`, and idempotency keys older than a day before it would be useful.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    async fn prune(&self, before: Moment) -> Result<(), StoreError>;
+
+    /// For `status`: which store, where, whether it can be written.
+    fn status(&self) -> StoreStatus;
+}
+
+/// Delivers commits in order.
+#[async_trait]
+pub trait Watch: Send {
+    /// The next event; waits for it. Cancelling the wait loses nothing.
+    ///
+    /// # Errors
+    /// When the store cannot be read; calling again tries again.
+    async fn next(&mut self) -> Result<Event, StoreError>;
+}
+
+/// Single users whose time is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Expired {
+    /// They.
+    pub users: Vec<(RolloutName, Box<str>)>,
+    /// When the next one's time is over, if there is one.
+    pub next: Option<Moment>,
+}
+
+/// What is known of an idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answered {
+    /// The same request; it was committed as this revision.
+    Same(Revision),
+    /// Another request used the key.
+    Other,
+}
+
+/// How a store is doing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// `memory` or `embedded`.
+    pub kind: &'static str,
+    /// The file; empty for memory.
+    pub place: String,
+    /// Why it cannot be written, if it cannot.
+    pub read_only: Option<String>,
+}
