@@ -57,3 +57,26 @@ impl Tick {
         Self(n)
     }
 }
+
+/// Milliseconds since 1970-01-01T00:00:00Z on the wall clock.
+#[must_use]
+pub fn unix_millis() -> u64 {
+    unix_micros() / 1000
+}
+
+/// `2026-11-24T15:30:00Z` of Unix milliseconds; of what no calendar has, the number.
+#[must_use]
+pub fn rfc3339(unix_millis: u64) -> String {
+    let stamp = i64::try_from(unix_millis).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    stamp.map_or_else(|| unix_millis.to_string(), |stamp| stamp.to_string())
+}
+
+/// Unix milliseconds of `2026-11-24T15:30:00Z`, of any offset.
+///
+/// # Errors
+/// When the text is no moment with an offset, or before 1970.
+pub fn parse_rfc3339(text: &str) -> Result<u64, String> {
+    let stamp: Result<jiff::Timestamp, _> = text.parse();
+    let millis = stamp.ok().and_then(|stamp| u64::try_from(stamp.as_millisecond()).ok());
+    millis.ok_or_else(|| format!("{text:?} is no time: write one such as 2026-11-24T15:30:00Z"))
+}

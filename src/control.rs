@@ -1,8 +1,28 @@
-//! The only writer of live state. What requests see is one [`Snapshot`] behind one atomic pointer: a request loads it
+//! The only writer of live state: a change is formed and checked by the [`Controller`], committed by the store, and
+//! published by the [`Follower`]. What requests see is one [`Snapshot`] behind one atomic pointer: a request loads it
 //! once and sees one revision, its retries included.
 
+mod apply;
+mod check;
+mod controller;
+mod describe;
+mod follower;
 mod live;
+mod release;
+mod request;
+mod resolve;
+mod seen;
 mod snapshot;
 
+pub use apply::ApplyProblem;
+pub use controller::Controller;
+pub use follower::{Clerk, Follower, StartError};
 pub use live::Live;
-pub use snapshot::{LiveRollout, PoolNumbers, Slot, Snapshot, Surroundings};
+pub use release::LiveRollout;
+pub use request::{Asked, ChangeError, Outcome, Request};
+pub use seen::SeenUsers;
+pub use snapshot::{PoolNumbers, Segment, Slot, Snapshot, Surroundings};
+// What the admin side says of the store goes through here.
+pub use crate::store::{
+    Diff, HistoryEntry, HistoryQuery, Idempotency, MemoryStore, Source, Store, StoreError, StoreStatus, UserPage,
+};

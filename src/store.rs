@@ -24,7 +24,7 @@ pub const USERS_IN_A_FACT: usize = 16_384;
 #[derive(Debug, Clone)]
 pub struct Commit {
     /// In their order. Never empty.
-    pub facts: Vec<Fact>,
+    pub facts: Arc<Vec<Fact>>,
     /// Who, why, from where, and what it comes to in words.
     pub record: Record,
     /// The key under which a repeated request gets the same answer, and a digest of the request.

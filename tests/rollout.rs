@@ -239,7 +239,11 @@ fn compile(spec: &RolloutSpec) -> Result<Table, Vec<String>> {
         "c" => Some(PoolIdx(1)),
         _ => None,
     };
-    Table::compile(&rollout, spec, &pool).map_err(|problems| {
+    let known = Known {
+        pool: &pool,
+        segment: &|_| None,
+    };
+    Table::compile(&rollout, spec, &known).map_err(|problems| {
         problems
             .into_iter()
             .map(|p| format!("{}: {}", p.path, p.message))
@@ -346,10 +350,21 @@ fn one_users_move_changes_that_user_only() {
         path: "/",
         ..Request::default()
     };
-    let id = UserId::new(b"mover").expect("id");
-    let with = table.with_user(&id, Some(canary));
+    let edited = |table: &Table, unset: &[Box<str>], set: &[UserGroup]| {
+        let mut next = table.clone();
+        next.edit_users(false, unset, set).expect("known releases");
+        next
+    };
+    let group = UserGroup {
+        release: name("canary"),
+        until: None,
+        users: vec!["mover".into()],
+    };
+    let with = edited(&table, &[], &[group]);
+    assert_eq!(with.single_user("mover"), Some(&name("canary")));
+    assert_eq!(with.index(&name("canary")), Some(canary));
     assert_eq!(with.decide(&user("mover"), &plain).reason, Reason::User);
-    let without = with.with_user(&id, None);
+    let without = edited(&with, &["mover".into()], &[]);
     for n in 0..1000 {
         let who = user(&format!("u{n}"));
         assert_eq!(table.decide(&who, &plain), with.decide(&who, &plain));

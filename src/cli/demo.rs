@@ -9,7 +9,7 @@ use http::HeaderName;
 use super::{FAILED, INVALID, complain, origin, print_line};
 use crate::config::{self, Config, LoadError};
 use crate::identity::{Identity, SourceKind, UserId};
-use crate::rollout::{Attributes, PoolIdx, Table};
+use crate::rollout::{Attributes, Known, PoolIdx, Table};
 use crate::server::RunOptions;
 
 /// How many users the bar counts.
@@ -85,7 +85,11 @@ fn introduction(listen: &str, admin: &str, config: &Config) -> String {
 /// How many of the users 0..1000 the rollout sends to canary.
 fn canary_users(config: &Config) -> u32 {
     let tables = config.rollouts.iter().filter_map(|(name, spec)| {
-        Table::compile(name, spec, &|pool| Some(PoolIdx(u16::from(pool.as_str() == "canary")))).ok()
+        let known = Known {
+            pool: &|pool| Some(PoolIdx(u16::from(pool.as_str() == "canary"))),
+            segment: &|_| None,
+        };
+        Table::compile(name, spec, &known).ok()
     });
     let Some(table) = tables.into_iter().next() else {
         return 0;

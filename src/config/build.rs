@@ -15,7 +15,7 @@ use super::written as w;
 use crate::admin::settings::AdminSettings;
 use crate::identity::{self, Anonymous, Normalise, Secret, Source};
 use crate::proxy::settings::Limits;
-use crate::rollout::{PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
+use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
 use crate::telemetry::settings::{AccessLogSettings, LogFormat, LogTarget, UserIdShown};
 use crate::upstream::PoolSettings;
@@ -297,7 +297,12 @@ impl Building<'_> {
             let Some(name) = self.take(&format!("rollouts.{name}"), RolloutName::parse(&name)) else {
                 continue;
             };
-            if let Err(problems) = Table::compile(&name, &spec, &place) {
+            // Segments live in the store: the file cannot know them.
+            let known = Known {
+                pool: &place,
+                segment: &|_| Some(Members::none()),
+            };
+            if let Err(problems) = Table::compile(&name, &spec, &known) {
                 for problem in problems {
                     self.note(&format!("rollouts.{name}.{}", problem.path), problem.message);
                 }

@@ -1,10 +1,11 @@
-//! What is published together: every rollout's table, the labels and header values that requests need of it, and the
-//! revision.
+//! What is published together: every rollout's table, the labels and header values that requests need of it, the
+//! segments, and the revision.
 
-use http::HeaderValue;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::rollout::{Decision, PoolIdx, PoolName, Problem, Reason, RolloutName, RolloutSpec, Table};
-use crate::telemetry::metrics::{self, ReleaseMetrics};
+use super::release::LiveRollout;
+use crate::rollout::{Members, PoolIdx, PoolName, Revision, RolloutName, Scheduled, SegmentName};
 
 /// The place of a rollout that a route selects; fixed at start, so that a request finds its table without a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,100 +25,83 @@ pub struct Surroundings {
 }
 
 /// One published state.
+#[derive(Clone)]
 pub struct Snapshot {
-    revision: u64,
-    by_slot: Vec<Option<LiveRollout>>,
+    pub(super) revision: Revision,
+    pub(super) rollouts: BTreeMap<RolloutName, Arc<LiveRollout>>,
+    pub(super) by_slot: Vec<Option<Arc<LiveRollout>>>,
+    pub(super) segments: BTreeMap<SegmentName, Segment>,
+    pub(super) schedule: BTreeMap<Revision, Arc<Scheduled>>,
+    /// What this node cannot compile, by rollout: the table from before stays in use.
+    pub(super) stuck: BTreeMap<RolloutName, String>,
 }
 
-/// A compiled rollout with what is looked up once for all its requests.
-pub struct LiveRollout {
-    table: Table,
-    releases: Vec<LiveRelease>,
-}
-
-struct LiveRelease {
-    metrics: ReleaseMetrics,
-    /// `X-Rollout`, by reason.
-    stamps: [HeaderValue; Reason::ALL.len()],
+/// A named set of users.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// The revision of its last change.
+    pub revision: Revision,
+    /// Its users.
+    pub members: Members,
 }
 
 impl Snapshot {
-    /// Compiles what a document says. A slot without a rollout in it stays empty.
-    ///
-    /// # Errors
-    /// All problems of all rollouts, each under the rollout's name.
-    pub fn compile(
-        revision: u64,
-        rollouts: &[(RolloutName, RolloutSpec)],
-        around: &Surroundings,
-    ) -> Result<Self, Vec<(RolloutName, Problem)>> {
-        let mut problems = Vec::new();
-        let mut by_slot: Vec<Option<LiveRollout>> = around.slots.iter().map(|_| None).collect();
-        for (name, spec) in rollouts {
-            match Table::compile(name, spec, around.pool.as_ref()) {
-                Ok(table) => {
-                    let place = around.slots.iter().position(|slot| slot == name);
-                    if let Some(slot) = place.and_then(|place| by_slot.get_mut(place)) {
-                        *slot = Some(LiveRollout::new(table, revision, around));
-                    }
-                }
-                Err(found) => problems.extend(found.into_iter().map(|p| (name.clone(), p))),
-            }
-        }
-        if problems.is_empty() {
-            Ok(Self { revision, by_slot })
-        } else {
-            Err(problems)
+    /// No rollouts at all.
+    #[must_use]
+    pub fn empty(around: &Surroundings) -> Self {
+        Self {
+            revision: Revision::default(),
+            rollouts: BTreeMap::new(),
+            by_slot: around.slots.iter().map(|_| None).collect(),
+            segments: BTreeMap::new(),
+            schedule: BTreeMap::new(),
+            stuck: BTreeMap::new(),
         }
     }
 
+    /// Of a state that was loaded in pieces: all of them are of this revision.
+    pub(super) fn set_revision(&mut self, revision: Revision) {
+        self.revision = revision;
+    }
+
     /// The store's number for the last change in it.
-    pub fn revision(&self) -> u64 {
+    #[must_use]
+    pub fn revision(&self) -> Revision {
         self.revision
     }
 
     /// The rollout of a route, if it exists at this revision.
+    #[must_use]
     pub fn rollout(&self, slot: Slot) -> Option<&LiveRollout> {
-        self.by_slot.get(usize::from(slot.0))?.as_ref()
-    }
-}
-
-impl LiveRollout {
-    fn new(table: Table, revision: u64, around: &Surroundings) -> Self {
-        let routes: Vec<&str> = around.routes.iter().map(String::as_str).collect();
-        let rollout = table.name().as_str();
-        let releases = table
-            .releases()
-            .iter()
-            .map(|release| LiveRelease {
-                metrics: ReleaseMetrics::new(rollout, release.name.as_str(), &routes),
-                stamps: Reason::ALL.map(|reason| stamp(rollout, release.name.as_str(), revision, reason)),
-            })
-            .collect();
-        for (release, weight) in table.weights() {
-            metrics::set_rollout_weight(rollout, release.as_str(), weight.parts_per_million());
-        }
-        Self { table, releases }
+        self.by_slot.get(usize::from(slot.0))?.as_deref()
     }
 
-    /// The compiled rollout.
-    pub fn table(&self) -> &Table {
-        &self.table
+    /// A rollout by name.
+    #[must_use]
+    pub fn named(&self, name: &RolloutName) -> Option<&Arc<LiveRollout>> {
+        self.rollouts.get(name)
     }
 
-    /// The metrics of the decided release.
-    pub fn metrics(&self, decision: &Decision) -> &ReleaseMetrics {
-        &self.releases[usize::from(decision.release.0)].metrics
+    /// All rollouts, by name.
+    pub fn rollouts(&self) -> impl Iterator<Item = (&RolloutName, &Arc<LiveRollout>)> {
+        self.rollouts.iter()
     }
 
-    /// The value of `X-Rollout` for that decision.
-    pub fn stamp(&self, decision: &Decision) -> &HeaderValue {
-        &self.releases[usize::from(decision.release.0)].stamps[decision.reason.index()]
+    /// All segments, by name.
+    #[must_use]
+    pub fn segments(&self) -> &BTreeMap<SegmentName, Segment> {
+        &self.segments
     }
-}
 
-fn stamp(rollout: &str, release: &str, revision: u64, reason: Reason) -> HeaderValue {
-    let text = format!("{rollout}={release}; rev={revision}; reason={}", reason.as_str());
-    // Names are made of letters, digits, `.`, `_` and `-`, so the text is a valid header value.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+    /// The changes that wait for their time, by number.
+    #[must_use]
+    pub fn schedule(&self) -> &BTreeMap<Revision, Arc<Scheduled>> {
+        &self.schedule
+    }
+
+    /// What this node cannot compile, by rollout.
+    #[must_use]
+    pub fn stuck(&self) -> &BTreeMap<RolloutName, String> {
+        &self.stuck
+    }
 }

@@ -57,7 +57,7 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
         release: decided.map(|(live, d)| live.table().release(d.release).name.as_str()),
         reason: decided.map(|(_, d)| d.reason.as_str()),
         bucket: decided.and_then(|(_, d)| d.bucket).map(|b| b.get()),
-        revision: ctx.snapshot.revision(),
+        revision: ctx.snapshot.revision().0,
         source: match ctx.identity.source() {
             SourceKind::None => None,
             source => Some(source.as_str()),

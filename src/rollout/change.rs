@@ -85,6 +85,13 @@ pub enum Change {
         /// The user id.
         user: Box<str>,
     },
+    /// Unpins one user if the time of the pin is over.
+    Expire {
+        /// Of which rollout.
+        rollout: RolloutName,
+        /// The user id.
+        user: Box<str>,
+    },
     /// Pins many users.
     ImportUsers {
         /// Of which rollout.
@@ -125,6 +132,14 @@ pub enum Change {
         /// The revision to go back to.
         to: Revision,
     },
+}
+
+impl Change {
+    /// Whether it carries a list of users that may be long.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Self::ImportUsers { .. } | Self::PutSegment { .. } | Self::EditSegment { .. })
+    }
 }
 
 /// Users that are pinned to one release until one moment.

@@ -1,11 +1,11 @@
 //! From the written form of a rollout to the parts of its table, with every problem at once.
 
 use super::bucket::BUCKETS;
-use super::name::{PoolName, ReleaseName};
+use super::name::ReleaseName;
 use super::rule::Rule;
 use super::spec::{RolloutSpec, TargetSpec};
 use super::split::Split;
-use super::table::{Matcher, PoolIdx, Problem, Release, ReleaseIdx, Target};
+use super::table::{Known, Matcher, Problem, Release, ReleaseIdx, Target};
 use super::users::UserMap;
 use crate::identity::UserId;
 
@@ -15,6 +15,7 @@ const RELEASES_MAX: usize = 64;
 /// Compiles the parts of one spec and collects what is wrong with them.
 pub struct Compiling<'a> {
     pub spec: &'a RolloutSpec,
+    pub known: &'a Known<'a>,
     pub problems: Vec<Problem>,
 }
 
@@ -38,7 +39,7 @@ impl Compiling<'_> {
     }
 
     /// The number of a release that something points at.
-    fn known(&mut self, path: &str, name: &ReleaseName) -> ReleaseIdx {
+    fn release(&mut self, path: &str, name: &ReleaseName) -> ReleaseIdx {
         if let Some(index) = self.index(name) {
             return index;
         }
@@ -52,7 +53,7 @@ impl Compiling<'_> {
         ReleaseIdx(0)
     }
 
-    pub fn releases(&mut self, pool: &dyn Fn(&PoolName) -> Option<PoolIdx>) -> Vec<Release> {
+    pub fn releases(&mut self) -> Vec<Release> {
         if !self
             .spec
             .releases
@@ -69,7 +70,7 @@ impl Compiling<'_> {
         }
         let mut compiled = Vec::with_capacity(self.spec.releases.len());
         for (name, release) in &self.spec.releases {
-            match pool(&release.pool) {
+            match (self.known.pool)(&release.pool) {
                 Some(index) => compiled.push(Release {
                     name: name.clone(),
                     pool: index,
@@ -93,7 +94,7 @@ impl Compiling<'_> {
             if let Err(e) = UserId::new(id.as_bytes()) {
                 self.note(path(), format!("the user id {e}"));
             }
-            let index = self.index(release).unwrap_or_else(|| self.known(&path(), release));
+            let index = self.index(release).unwrap_or_else(|| self.release(&path(), release));
             users.set(id.as_bytes(), index, false);
         }
         users
@@ -107,7 +108,7 @@ impl Compiling<'_> {
 
     fn target(&mut self, place: usize, target: &TargetSpec) -> Option<Target> {
         let path = format!("targets[{place}]");
-        let release = self.known(&format!("{path}.release"), &target.release);
+        let release = self.release(&format!("{path}.release"), &target.release);
         let what = match (&target.users, &target.segment, &target.when) {
             (Some(users), None, None) => Matcher::Users(self.listed(&path, users)),
             (None, None, Some(when)) => match Rule::compile(when) {
@@ -120,11 +121,14 @@ impl Compiling<'_> {
                     return None;
                 }
             },
-            (None, Some(_), None) => {
-                let message = "segments are not available in this version: list the users under users";
-                self.note(format!("{path}.segment"), message.to_owned());
-                return None;
-            }
+            (None, Some(segment), None) => match (self.known.segment)(segment) {
+                Some(members) => Matcher::Segment(segment.clone(), members),
+                None => {
+                    let message = format!("segment {:?} does not exist: create it first", segment.as_str());
+                    self.note(format!("{path}.segment"), message);
+                    return None;
+                }
+            },
             _ => {
                 self.note(
                     path,
@@ -157,7 +161,7 @@ impl Compiling<'_> {
             .map(|(_, weight)| u64::from(weight.parts_per_million()))
             .sum();
         for name in spec.split.keys() {
-            self.known(&format!("split.{name}"), name);
+            self.release(&format!("split.{name}"), name);
         }
         let rest = u64::from(BUCKETS).saturating_sub(others);
         if let Some((_, weight)) = stable.filter(|(_, w)| u64::from(w.parts_per_million()) != rest) {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::name::{PoolName, ReleaseName};
+use super::name::{PoolName, ReleaseName, SegmentName};
 use super::split::Range;
 use super::weight::Weight;
 
@@ -36,6 +36,9 @@ pub struct RolloutSpec {
     /// Every user to stable, above every other rule.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub killed: bool,
+    /// No new users enter a release, those in it stay: changes that would move someone in are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub frozen: bool,
 }
 
 /// A release as people write it.
@@ -66,7 +69,7 @@ pub struct TargetSpec {
     pub users: Option<Vec<String>>,
     /// The users of this segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub segment: Option<String>,
+    pub segment: Option<SegmentName>,
     /// Requests with this attribute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub when: Option<When>,

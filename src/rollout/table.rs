@@ -4,7 +4,8 @@
 use super::bucket::{Bucket, Salt};
 use super::compile::Compiling;
 use super::decision::{Attributes, Decision, Reason};
-use super::name::{PoolName, ReleaseName, RolloutName};
+use super::members::Members;
+use super::name::{PoolName, ReleaseName, RolloutName, SegmentName};
 use super::rule::Rule;
 use super::spec::{RolloutSpec, Unhealthy};
 use super::split::Split;
@@ -19,6 +20,14 @@ pub struct ReleaseIdx(pub u16);
 /// A pool's number in the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PoolIdx(pub u16);
+
+/// What a spec may point at.
+pub struct Known<'a> {
+    /// The number of a pool, if it exists.
+    pub pool: &'a dyn Fn(&PoolName) -> Option<PoolIdx>,
+    /// The members of a segment, if it exists.
+    pub segment: &'a dyn Fn(&SegmentName) -> Option<Members>,
+}
 
 /// What is wrong with a spec: where (`targets[2].when.regex`), and what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,14 +51,14 @@ pub struct Release {
 #[derive(Debug, Clone)]
 pub struct Table {
     name: RolloutName,
-    releases: Vec<Release>,
-    stable: ReleaseIdx,
-    killed: bool,
+    pub(super) releases: Vec<Release>,
+    pub(super) stable: ReleaseIdx,
+    pub(super) killed: bool,
     unhealthy: Unhealthy,
-    users: UserMap<ReleaseIdx>,
-    targets: Vec<Target>,
-    salt: Salt,
-    split: Split,
+    pub(super) users: UserMap<ReleaseIdx>,
+    pub(super) targets: Vec<Target>,
+    pub(super) salt: Salt,
+    pub(super) split: Split,
     /// The end of each range of the split, and its owner.
     ends: Vec<(u32, ReleaseIdx)>,
 }
@@ -63,24 +72,42 @@ pub(super) struct Target {
 #[derive(Debug, Clone)]
 pub(super) enum Matcher {
     Users(UserMap<()>),
+    Segment(SegmentName, Members),
     When(Rule),
 }
 
+/// Hears of the steps on the way to a decision.
+pub(super) trait Told {
+    fn kill(&mut self, killed: bool);
+    fn single(&mut self, listed: bool);
+    fn target(&mut self, place: usize, met: bool);
+}
+
+/// Nobody listens: what a request's decision costs is what deciding costs.
+struct Untold;
+
+impl Told for Untold {
+    fn kill(&mut self, _killed: bool) {}
+    fn single(&mut self, _listed: bool) {}
+    fn target(&mut self, _place: usize, _met: bool) {}
+}
+
 impl Table {
-    /// Compiles a spec. `pool` yields the number of a pool, if it exists.
+    /// Compiles a spec against what it may point at.
     ///
     /// # Errors
     /// Everything that is wrong with the spec.
     pub fn compile(
         name: &RolloutName,
         spec: &RolloutSpec,
-        pool: &dyn Fn(&PoolName) -> Option<PoolIdx>,
+        known: &Known<'_>,
     ) -> Result<Self, Vec<Problem>> {
         let mut work = Compiling {
             spec,
+            known,
             problems: Vec::new(),
         };
-        let releases = work.releases(pool);
+        let releases = work.releases();
         let users = work.users();
         let targets = work.targets();
         let split = work.split();
@@ -110,6 +137,12 @@ impl Table {
 
     /// Decides: kill, then the single user, then targets in order, then the split, then stable.
     pub fn decide(&self, identity: &Identity, request: &impl Attributes) -> Decision {
+        self.walk(identity, request, &mut Untold)
+    }
+
+    /// The one way to a decision; `told` hears of each step.
+    pub(super) fn walk(&self, identity: &Identity, request: &impl Attributes, told: &mut impl Told) -> Decision {
+        told.kill(self.killed);
         if self.killed {
             return Decision {
                 release: self.stable,
@@ -118,7 +151,7 @@ impl Table {
             };
         }
         let bucket = identity.id().map(|id| self.salt.bucket(id.as_bytes()));
-        let (release, reason) = self.pinned(identity, request).unwrap_or_else(|| self.divided(bucket));
+        let (release, reason) = self.pinned(identity, request, told).unwrap_or_else(|| self.divided(bucket));
         Decision {
             release,
             bucket,
@@ -127,20 +160,34 @@ impl Table {
     }
 
     /// What a single user's entry or a target says. Lists of users speak of users, never of visitors.
-    fn pinned(&self, identity: &Identity, request: &impl Attributes) -> Option<(ReleaseIdx, Reason)> {
+    fn pinned(
+        &self,
+        identity: &Identity,
+        request: &impl Attributes,
+        told: &mut impl Told,
+    ) -> Option<(ReleaseIdx, Reason)> {
         let user = identity.user().map(UserId::as_bytes);
         let hashed = user.map(|id| (UserHash::of(id), id));
-        if let Some(release) = hashed.and_then(|(hash, id)| self.users.get(hash, id)) {
+        let single = hashed.and_then(|(hash, id)| self.users.get(hash, id));
+        told.single(single.is_some());
+        if let Some(release) = single {
             return Some((release, Reason::User));
         }
-        let matching = self.targets.iter().find(|target| match &target.what {
-            Matcher::Users(users) => hashed.is_some_and(|(hash, id)| users.get(hash, id).is_some()),
-            Matcher::When(rule) => rule.matches(request),
-        });
-        matching.map(|target| (target.release, Reason::Target))
+        for (place, target) in self.targets.iter().enumerate() {
+            let met = match &target.what {
+                Matcher::Users(users) => hashed.is_some_and(|(hash, id)| users.get(hash, id).is_some()),
+                Matcher::Segment(_, members) => hashed.is_some_and(|(hash, id)| members.holds(hash, id)),
+                Matcher::When(rule) => rule.matches(request),
+            };
+            told.target(place, met);
+            if met {
+                return Some((target.release, Reason::Target));
+            }
+        }
+        None
     }
 
-    fn divided(&self, bucket: Option<Bucket>) -> (ReleaseIdx, Reason) {
+    pub(super) fn divided(&self, bucket: Option<Bucket>) -> (ReleaseIdx, Reason) {
         let Some(bucket) = bucket else {
             return (self.stable, Reason::Anonymous);
         };
@@ -160,17 +207,6 @@ impl Table {
             bucket: decision.bucket,
             reason: Reason::Fallback,
         })
-    }
-
-    /// The table after one user's move; shares all but a thousandth of the users with this one.
-    #[must_use]
-    pub fn with_user(&self, id: &UserId, release: Option<ReleaseIdx>) -> Self {
-        let mut next = self.clone();
-        match release {
-            Some(release) => next.users.set(id.as_bytes(), release, false),
-            None => next.users.remove(id.as_bytes()),
-        }
-        next
     }
 
     /// The rollout's name.

@@ -9,12 +9,26 @@ use xxhash_rust::xxh3::xxh3_64;
 const SHARDS: usize = 1024;
 
 /// A user id's hash for looking it up; made once a request, whatever the number of maps.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UserHash(u64);
 
 impl UserHash {
+    /// Hashes an id.
+    #[must_use]
     pub fn of(id: &[u8]) -> Self {
         Self(xxh3_64(id))
+    }
+
+    /// Takes a hash that [`UserHash::get`] gave.
+    #[must_use]
+    pub const fn from_number(hash: u64) -> Self {
+        Self(hash)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
     }
 
     fn shard(self) -> usize {
@@ -45,6 +59,13 @@ impl<V: Copy> UserMap<V> {
         self.length
     }
 
+    /// The value of the user with that hash; a user whose hash is another's is as rare as 64 bits make it.
+    pub fn get_by_hash(&self, hash: UserHash) -> Option<V> {
+        let shard = self.shards.get(hash.shard())?;
+        let same = |known: &[u8]| UserHash::of(known).0 == hash.0;
+        shard.find(hash.0, |(known, _)| same(known)).map(|(_, value)| *value)
+    }
+
     pub fn get(&self, hash: UserHash, id: &[u8]) -> Option<V> {
         if self.length == 0 {
             return None;
@@ -71,6 +92,36 @@ impl<V: Copy> UserMap<V> {
                 self.length += 1;
             }
         }
+    }
+
+    /// Room for so many users, so that a long list is not moved while it grows.
+    pub fn reserve(&mut self, users: usize) {
+        if self.shards.is_empty() {
+            self.shards = (0..SHARDS).map(|_| Arc::new(HashTable::new())).collect();
+        }
+        // A quarter more than the mean: shards differ.
+        let each = users / SHARDS + users / SHARDS / 4;
+        for shard in &mut self.shards {
+            Arc::make_mut(shard).reserve(each, |(known, _)| xxh3_64(known));
+        }
+    }
+
+    /// The same users, with values that `to` yields of theirs; those for which it yields none are counted and left out.
+    pub fn mapped(&self, to: &dyn Fn(V) -> Option<V>) -> (Self, usize) {
+        let mut next = Self::new();
+        let mut lost = 0;
+        for (id, value) in self.iter() {
+            match to(value) {
+                Some(value) => next.set(id, value, false),
+                None => lost += 1,
+            }
+        }
+        (next, lost)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], V)> {
+        let shards = self.shards.iter();
+        shards.flat_map(|shard| shard.iter().map(|(id, value)| (&**id, *value)))
     }
 
     pub fn remove(&mut self, id: &[u8]) {

@@ -10,3 +10,7 @@ pub const ADMIN: &str = "switchyard::admin";
 pub const SERVER: &str = "switchyard::server";
 /// The configuration.
 pub const CONFIG: &str = "switchyard::config";
+/// The live state: changes that cannot be followed, and what is due.
+pub const CONTROL: &str = "switchyard::control";
+/// The store.
+pub const STORE: &str = "switchyard::store";

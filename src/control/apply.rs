@@ -1,0 +1,164 @@
+//! A snapshot after facts. What cannot be compiled leaves its rollout as it was, and is told.
+
+use std::sync::Arc;
+
+use super::release::LiveRollout;
+use super::snapshot::{Segment, Snapshot, Surroundings};
+use crate::rollout::{Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, SegmentName, Table, UserGroup};
+
+/// What is wrong with one rollout, or with a segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyProblem {
+    /// Which rollout.
+    pub rollout: RolloutName,
+    /// Where in it, and what.
+    pub problem: Problem,
+}
+
+impl Snapshot {
+    /// Applies the facts of one change, in their order. The rollouts that the problems are about stay as they were.
+    pub(super) fn apply(&mut self, revision: Revision, facts: &[Fact], around: &Surroundings) -> Vec<ApplyProblem> {
+        let mut problems = Vec::new();
+        // So that each rollout is held once, and edited in place where no other snapshot has it.
+        self.by_slot.clear();
+        for fact in facts {
+            let done = match fact {
+                Fact::Rollout { rollout, spec } => self.apply_rollout(revision, rollout, spec.as_deref(), around),
+                Fact::Users {
+                    rollout,
+                    replace,
+                    unset,
+                    set,
+                } => self.apply_users(revision, rollout, *replace, unset, set),
+                Fact::Segment {
+                    segment,
+                    replace,
+                    remove,
+                    add,
+                } => {
+                    self.apply_segment(revision, segment, *replace, remove, add);
+                    Ok(())
+                }
+                Fact::NoSegment { segment } => {
+                    self.segments.remove(segment);
+                    Ok(())
+                }
+                Fact::Scheduled { id, entry } => {
+                    self.schedule.insert(*id, Arc::from(entry.clone()));
+                    Ok(())
+                }
+                Fact::NotScheduled { id } => {
+                    self.schedule.remove(id);
+                    Ok(())
+                }
+            };
+            problems.extend(done.err().unwrap_or_default());
+        }
+        self.revision = revision;
+        self.by_slot = around.slots.iter().map(|name| self.rollouts.get(name).cloned()).collect();
+        for problem in &problems {
+            let text = format!("{}: {}", problem.problem.path, problem.problem.message);
+            self.stuck.insert(problem.rollout.clone(), text);
+        }
+        problems
+    }
+
+    fn apply_rollout(
+        &mut self,
+        revision: Revision,
+        name: &RolloutName,
+        spec: Option<&RolloutSpec>,
+        around: &Surroundings,
+    ) -> Result<(), Vec<ApplyProblem>> {
+        let Some(spec) = spec else {
+            self.rollouts.remove(name);
+            self.stuck.remove(name);
+            return Ok(());
+        };
+        let before = self.rollouts.get(name);
+        let mut table = self.compile(name, spec, around)?;
+        if let Some(before) = before {
+            table
+                .adopt_users(before.table())
+                .map_err(|e| vec![at(name, "releases", e.to_string())])?;
+        }
+        let spec = Arc::new(spec.clone());
+        let live = LiveRollout::new(spec, table, revision, before.map(Arc::as_ref), around);
+        self.rollouts.insert(name.clone(), Arc::new(live));
+        self.stuck.remove(name);
+        Ok(())
+    }
+
+    /// Compiles a spec against the segments of this snapshot.
+    pub(super) fn compile(
+        &self,
+        name: &RolloutName,
+        spec: &RolloutSpec,
+        around: &Surroundings,
+    ) -> Result<Table, Vec<ApplyProblem>> {
+        let known = Known {
+            pool: around.pool.as_ref(),
+            segment: &|segment| self.segments.get(segment).map(|s| s.members.clone()),
+        };
+        Table::compile(name, spec, &known).map_err(|problems| {
+            let each = problems.into_iter();
+            each.map(|problem| ApplyProblem {
+                rollout: name.clone(),
+                problem,
+            })
+            .collect()
+        })
+    }
+
+    fn apply_users(
+        &mut self,
+        revision: Revision,
+        name: &RolloutName,
+        replace: bool,
+        unset: &[Box<str>],
+        set: &[UserGroup],
+    ) -> Result<(), Vec<ApplyProblem>> {
+        let problem = |message: String| vec![at(name, "users", message)];
+        let live = self.rollouts.get_mut(name);
+        let live = live.ok_or_else(|| problem("the rollout does not exist".to_owned()))?;
+        live.table().check_users(set).map_err(|e| problem(e.to_string()))?;
+        let live = Arc::make_mut(live);
+        live.table
+            .edit_users(replace, unset, set)
+            .map_err(|e| problem(e.to_string()))?;
+        live.restamp(revision);
+        Ok(())
+    }
+
+    fn apply_segment(
+        &mut self,
+        revision: Revision,
+        name: &SegmentName,
+        replace: bool,
+        remove: &[Box<str>],
+        add: &[Box<str>],
+    ) {
+        let segment = self.segments.entry(name.clone()).or_insert_with(|| Segment {
+            revision,
+            members: Members::none(),
+        });
+        segment.members.edit(replace, remove, add);
+        segment.revision = revision;
+        let members = segment.members.clone();
+        for live in self.rollouts.values_mut() {
+            if live.table().segments().any(|used| used == name) {
+                Arc::make_mut(live).table.set_segment(name, &members);
+            }
+        }
+    }
+}
+
+fn at(rollout: &RolloutName, path: &str, message: String) -> ApplyProblem {
+    ApplyProblem {
+        rollout: rollout.clone(),
+        problem: Problem {
+            path: path.to_owned(),
+            message,
+        },
+    }
+}

@@ -1,0 +1,178 @@
+//! What a change must satisfy before it is committed: the expected revision, a candidate that compiles, freezes, and
+//! nobody moved backwards unasked. Pure.
+
+use std::sync::Arc;
+
+use super::describe::subject;
+use super::release::LiveRollout;
+use super::request::{Asked, ChangeError};
+use super::snapshot::{Snapshot, Surroundings};
+use crate::clock;
+use crate::rollout::{Change, Fact, Moment, Plan, ReleaseName, Revision, RolloutName, Scheduled};
+
+/// More scheduled changes are a mistake of whoever schedules them.
+const SCHEDULED_MAX: usize = 1_000;
+
+/// What a candidate is allowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terms {
+    /// Users may move backwards out of a growing release.
+    pub allow_flips: bool,
+    /// It will not be made: say what it would do, whatever that is.
+    pub dry_run: bool,
+}
+
+/// Compares the expected revision with that of what is changed. Replacing and deleting what exists needs one.
+pub(super) fn expected(change: &Change, expected: Option<Revision>, now: &Snapshot) -> Result<(), ChangeError> {
+    let rollout = |name: &RolloutName| now.named(name).map(|live| live.revision());
+    let (current, needed) = match change {
+        Change::Apply { rollouts } => match rollouts.as_slice() {
+            [(name, _)] => (rollout(name), true),
+            several => {
+                let exists = several.iter().any(|(name, _)| now.named(name).is_some());
+                (exists.then(|| now.revision()), true)
+            }
+        },
+        Change::Delete { rollout: name } => (rollout(name), true),
+        Change::PutSegment { segment, .. } | Change::DeleteSegment { segment } => {
+            (now.segments().get(segment).map(|s| s.revision), true)
+        }
+        Change::EditSegment { segment, .. } => (now.segments().get(segment).map(|s| s.revision), false),
+        Change::Undo { .. } | Change::Unschedule { .. } => (Some(now.revision()), false),
+        Change::Split { .. }
+        | Change::Kill { .. }
+        | Change::Resume { .. }
+        | Change::Freeze { .. }
+        | Change::Unfreeze { .. }
+        | Change::SetUser { .. }
+        | Change::UnsetUser { .. }
+        | Change::Expire { .. }
+        | Change::ImportUsers { .. } => (subject(change).and_then(|name| rollout(&name)), false),
+    };
+    match (expected, current) {
+        (Some(wanted), Some(current)) if wanted != current => Err(ChangeError::Conflict { current }),
+        (Some(_), None) => Err(ChangeError::NotFound(
+            "it does not exist, so it has no revision to expect: leave If-Match out to create it".to_owned(),
+        )),
+        (None, Some(current)) if needed => Err(ChangeError::Unconditional { current }),
+        _ => Ok(()),
+    }
+}
+
+/// A revision that undo can go back to.
+pub(super) fn is_past(to: Revision, now: &Snapshot) -> Result<(), ChangeError> {
+    if to <= now.revision() {
+        return Ok(());
+    }
+    Err(ChangeError::NotFound(format!(
+        "there is no revision {} yet: the latest is {}",
+        to.0,
+        now.revision().0
+    )))
+}
+
+/// The fact that a change waits for its time.
+pub(super) fn scheduled(change: &Change, at: Moment, asked: &Asked, now: &Snapshot) -> Result<Fact, ChangeError> {
+    if at.0 <= clock::unix_millis() {
+        let text = format!("{} is over: write a time to come", clock::rfc3339(at.0));
+        return Err(ChangeError::Refused(text));
+    }
+    if change.is_bulk() || matches!(change, Change::Undo { .. } | Change::Unschedule { .. }) {
+        return Err(ChangeError::Refused(
+            "imports, segments and undo cannot be scheduled: make them now, and schedule the split".to_owned(),
+        ));
+    }
+    if now.schedule().len() >= SCHEDULED_MAX {
+        let text = format!("{SCHEDULED_MAX} changes are scheduled already: take some back");
+        return Err(ChangeError::Refused(text));
+    }
+    Ok(Fact::Scheduled {
+        id: Revision(now.revision().0 + 1),
+        entry: Box::new(Scheduled {
+            at,
+            change: change.clone(),
+            actor: asked.actor.clone(),
+            reason: asked.reason.clone(),
+            allow_flips: asked.allow_flips,
+        }),
+    })
+}
+
+/// Compiles the candidate, and says what would become of users, by rollout.
+pub(super) fn candidate(
+    facts: &[Fact],
+    terms: Terms,
+    now: &Snapshot,
+    around: &Surroundings,
+) -> Result<Vec<(RolloutName, Plan)>, ChangeError> {
+    frozen_pins(facts, now)?;
+    // Single users were checked when the facts were formed, and move nobody but themselves.
+    if facts.iter().all(|fact| matches!(fact, Fact::Users { .. })) {
+        return Ok(Vec::new());
+    }
+    let mut next = now.clone();
+    let problems = next.apply(now.revision(), facts, around);
+    if !problems.is_empty() {
+        return Err(ChangeError::Invalid(problems));
+    }
+    still_selected(now, &next, around)?;
+    let mut plans = Vec::new();
+    for (name, after) in next.rollouts() {
+        let Some(before) = now.named(name).filter(|before| !Arc::ptr_eq(before, after)) else {
+            continue;
+        };
+        stays_frozen(name, before, after)?;
+        let lately = if terms.dry_run { before.seen().lately(clock::tick()) } else { Vec::new() };
+        let plan = before.table().plan(after.table(), &lately);
+        if !plan.flips.is_empty() && !terms.allow_flips && !terms.dry_run {
+            return Err(ChangeError::Flips(plan.flips));
+        }
+        plans.push((name.clone(), plan));
+    }
+    Ok(plans)
+}
+
+fn still_selected(now: &Snapshot, next: &Snapshot, around: &Surroundings) -> Result<(), ChangeError> {
+    let gone = around.slots.iter().find(|name| now.named(name).is_some() && next.named(name).is_none());
+    match gone {
+        None => Ok(()),
+        Some(name) => Err(ChangeError::Refused(format!(
+            "rollout {name} would be no more, but a route selects it: take it out of routes first"
+        ))),
+    }
+}
+
+fn stays_frozen(name: &RolloutName, before: &LiveRollout, after: &LiveRollout) -> Result<(), ChangeError> {
+    if !(before.spec().frozen && after.spec().frozen) {
+        return Ok(());
+    }
+    let mut releases = before.table().entered(after.table());
+    if before.spec().targets != after.spec().targets {
+        releases.extend(after.spec().targets.iter().map(|target| target.release.clone()));
+    }
+    if releases.is_empty() {
+        return Ok(());
+    }
+    Err(ChangeError::Frozen {
+        rollout: name.clone(),
+        releases,
+    })
+}
+
+fn frozen_pins(facts: &[Fact], now: &Snapshot) -> Result<(), ChangeError> {
+    for fact in facts {
+        let Fact::Users { rollout, set, .. } = fact else {
+            continue;
+        };
+        let frozen = now.named(rollout).is_some_and(|live| live.spec().frozen);
+        let entered = set.iter().map(|group| &group.release).filter(|r| r.as_str() != ReleaseName::STABLE);
+        let releases: Vec<ReleaseName> = entered.cloned().collect();
+        if frozen && !releases.is_empty() {
+            return Err(ChangeError::Frozen {
+                rollout: rollout.clone(),
+                releases,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! The one writer: forms a candidate of the present state and a change, checks it, has it committed, and waits until it
+//! is live on this node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use super::check::{self, Terms};
+use super::describe;
+use super::live::Live;
+use super::request::{Asked, ChangeError, Outcome, Request};
+use super::resolve;
+use super::snapshot::Snapshot;
+use crate::clock;
+use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, Scheduled};
+use crate::store::{Answered, Commit, CommitError, Committed, Record, Source, Store};
+use crate::telemetry::metrics;
+
+/// How long an answer waits until its revision is live here; after that it says that it is not yet.
+const LIVE_WAIT: Duration = Duration::from_secs(5);
+/// How often a change is formed again because another process committed in between, which only an upgrade brings about.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Makes changes, one at a time.
+pub struct Controller {
+    store: Arc<dyn Store>,
+    live: Arc<Live>,
+    /// Held from forming a candidate to its commit, so that changes of this process never meet.
+    turn: Mutex<()>,
+}
+
+/// A change looked at against the present state.
+struct Candidate {
+    facts: Arc<Vec<Fact>>,
+    outcome: Outcome,
+}
+
+impl Controller {
+    /// Over a store whose commits a follower publishes to `live`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, live: Arc<Live>) -> Self {
+        Self {
+            store,
+            live,
+            turn: Mutex::new(()),
+        }
+    }
+
+    /// The store, for reading.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What requests see.
+    #[must_use]
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Makes a change: durable when this returns, and live on this node unless the outcome says otherwise.
+    ///
+    /// # Errors
+    /// When it was not made; then nothing of it is kept.
+    pub async fn change(&self, request: Request) -> Result<Outcome, ChangeError> {
+        let Request { change, asked } = request;
+        self.make(change, &asked, None).await
+    }
+
+    /// Makes a scheduled change whose time has come, and takes it off the schedule in the same commit.
+    pub(super) async fn make_scheduled(&self, id: Revision, entry: &Scheduled) -> Result<Outcome, ChangeError> {
+        let asked = Asked {
+            actor: entry.actor.clone(),
+            reason: entry.reason.clone(),
+            source: Source::Schedule,
+            expected: None,
+            idempotency: None,
+            at: None,
+            dry_run: false,
+            allow_flips: entry.allow_flips,
+        };
+        self.make(entry.change.clone(), &asked, Some(Fact::NotScheduled { id })).await
+    }
+
+    async fn make(&self, change: Change, asked: &Asked, beside: Option<Fact>) -> Result<Outcome, ChangeError> {
+        let turn = self.turn.lock().await;
+        if let Some(answered) = self.answered(asked).await? {
+            return Ok(answered);
+        }
+        // A list of a million users is not copied for the sake of a second attempt.
+        let once = change.is_bulk();
+        let mut change = Some(change);
+        for _ in 0..ATTEMPTS_MAX {
+            let Some(this) = (if once { change.take() } else { change.clone() }) else {
+                break;
+            };
+            let now = self.caught_up().await?;
+            let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
+            if asked.dry_run || candidate.facts.is_empty() {
+                return Ok(candidate.outcome);
+            }
+            let began = clock::now();
+            match self.commit(asked, &candidate, &now).await {
+                Ok(committed) => {
+                    drop(turn);
+                    let live = self.wait_live(committed.revision).await;
+                    metrics::commit_to_live(began.elapsed());
+                    return Ok(Outcome {
+                        revision: committed.revision,
+                        live,
+                        changed: true,
+                        ..candidate.outcome
+                    });
+                }
+                Err(CommitError::Moved(_)) => {}
+                Err(CommitError::ReadOnly(why)) => return Err(ChangeError::ReadOnly(why)),
+                Err(CommitError::Store(e)) => return Err(ChangeError::Store(e)),
+            }
+        }
+        let current = self.live.pin().revision();
+        Err(ChangeError::Conflict { current })
+    }
+
+    async fn answered(&self, asked: &Asked) -> Result<Option<Outcome>, ChangeError> {
+        let Some(idempotency) = &asked.idempotency else {
+            return Ok(None);
+        };
+        match self.store.answered(idempotency).await? {
+            None => Ok(None),
+            Some(Answered::Other) => Err(ChangeError::KeyReused),
+            Some(Answered::Same(revision)) => Ok(Some(Outcome {
+                revision,
+                live: self.wait_live(revision).await,
+                changed: true,
+                summary: "made before, under the same idempotency key".to_owned(),
+                diff: Vec::new(),
+                plans: Vec::new(),
+            })),
+        }
+    }
+
+    /// The live snapshot, once it is as new as the store.
+    async fn caught_up(&self) -> Result<Arc<Snapshot>, ChangeError> {
+        let stored = self.store.revision().await?;
+        if self.wait_live(stored).await {
+            return Ok(self.live.pin());
+        }
+        Err(ChangeError::Behind {
+            live: self.live.pin().revision(),
+            stored,
+        })
+    }
+
+    async fn wait_live(&self, revision: Revision) -> bool {
+        let mut revisions = self.live.revisions();
+        let waited = tokio::time::timeout(LIVE_WAIT, revisions.wait_for(|live| *live >= revision)).await;
+        matches!(waited, Ok(Ok(_)))
+    }
+
+    async fn candidate(
+        &self,
+        change: Change,
+        asked: &Asked,
+        beside: Option<Fact>,
+        now: &Snapshot,
+    ) -> Result<Candidate, ChangeError> {
+        check::expected(&change, asked.expected, now)?;
+        let around = self.live.around();
+        let title = describe::title(&change);
+        let later = match asked.at {
+            Some(at) => Some(check::scheduled(&change, at, asked, now)?),
+            None => None,
+        };
+        let mut terms = Terms {
+            allow_flips: asked.allow_flips,
+            dry_run: asked.dry_run,
+        };
+        let mut facts = match change {
+            Change::Undo { to } => {
+                // Whoever undoes means the state of then, whoever moves back by it.
+                terms.allow_flips = true;
+                check::is_past(to, now)?;
+                self.store.undoing(to).await?
+            }
+            // The pin may have been renewed since it was found to be over.
+            Change::Expire { rollout, user } if !self.is_over(&rollout, &user).await? => Vec::new(),
+            change => resolve::facts(change, now, around)?,
+        };
+        let plans = check::candidate(&facts, terms, now, around)?;
+        if let Some(later) = later {
+            // It was tried against the present state, so that nonsense is refused now.
+            facts = vec![later];
+        }
+        facts.extend(beside);
+        let diff = describe::diff(&facts, now);
+        let summary = describe::summary(title.filter(|_| asked.at.is_none()), &diff);
+        Ok(Candidate {
+            facts: Arc::new(facts),
+            outcome: Outcome {
+                revision: now.revision(),
+                live: true,
+                changed: false,
+                summary,
+                diff,
+                plans,
+            },
+        })
+    }
+
+    async fn is_over(&self, rollout: &RolloutName, user: &str) -> Result<bool, ChangeError> {
+        let until = self.store.user(rollout, user).await?.and_then(|entry| entry.until);
+        Ok(until.is_some_and(|until| until.0 <= clock::unix_millis()))
+    }
+
+    async fn commit(&self, asked: &Asked, candidate: &Candidate, now: &Snapshot) -> Result<Committed, CommitError> {
+        let commit = Commit {
+            facts: Arc::clone(&candidate.facts),
+            record: Record {
+                at: Moment(clock::unix_millis()),
+                actor: asked.actor.clone(),
+                reason: asked.reason.clone(),
+                source: asked.source,
+                rollouts: describe::rollouts(&candidate.facts, now),
+                summary: candidate.outcome.summary.clone(),
+                diff: candidate.outcome.diff.clone(),
+            },
+            idempotency: asked.idempotency.clone(),
+        };
+        self.store.commit(now.revision(), commit).await
+    }
+}

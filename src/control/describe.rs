@@ -1,0 +1,246 @@
+//! A change in words: a diff of what it touches, and one line.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+
+use super::snapshot::Snapshot;
+use crate::rollout::{Change, Fact, ReleaseName, RolloutName, RolloutSpec, SegmentName, UserGroup};
+use crate::store::Diff;
+
+/// More users than so many are counted, not listed.
+const USERS_LISTED: usize = 20;
+/// The longest one-line summary, in characters.
+const SUMMARY_CHARS: usize = 200;
+
+/// What facts change of a state, readable.
+pub(super) fn diff(facts: &[Fact], now: &Snapshot) -> Vec<Diff> {
+    facts.iter().flat_map(|fact| of_fact(fact, now)).collect()
+}
+
+/// The rollouts that facts are about.
+pub(super) fn rollouts(facts: &[Fact], now: &Snapshot) -> Vec<RolloutName> {
+    let mut names = BTreeSet::new();
+    for fact in facts {
+        match fact {
+            Fact::Rollout { rollout, .. } | Fact::Users { rollout, .. } => {
+                names.insert(rollout.clone());
+            }
+            Fact::Segment { segment, .. } | Fact::NoSegment { segment } => {
+                let uses = now.rollouts().filter(|(_, live)| live.table().segments().any(|used| used == segment));
+                names.extend(uses.map(|(name, _)| name.clone()));
+            }
+            Fact::Scheduled { entry, .. } => names.extend(subject(&entry.change)),
+            Fact::NotScheduled { id } => names.extend(now.schedule().get(id).and_then(|entry| subject(&entry.change))),
+        }
+    }
+    names.into_iter().collect()
+}
+
+/// One line for a list.
+pub(super) fn summary(title: Option<String>, diff: &[Diff]) -> String {
+    let text = title.unwrap_or_else(|| short(diff));
+    text.chars().take(SUMMARY_CHARS).collect()
+}
+
+/// What a change is called, where its diff does not say it better.
+pub(super) fn title(change: &Change) -> Option<String> {
+    let text = match change {
+        Change::Apply { .. } | Change::Split { .. } | Change::ImportUsers { .. } => return None,
+        Change::Delete { rollout } => format!("{rollout}: deleted"),
+        Change::Kill { rollout } => format!("{rollout}: killed, everyone to stable"),
+        Change::Resume { rollout } => format!("{rollout}: resumed"),
+        Change::Freeze { rollout } => format!("{rollout}: frozen"),
+        Change::Unfreeze { rollout } => format!("{rollout}: no longer frozen"),
+        Change::SetUser {
+            rollout, user, release, ..
+        } => format!("{rollout}: user {user} to {release}"),
+        Change::Expire { rollout, user } => format!("{rollout}: the time of user {user} is over"),
+        Change::UnsetUser { rollout, user } => format!("{rollout}: user {user} no longer pinned"),
+        Change::PutSegment { segment, users } => format!("segment {segment}: {} users", users.len()),
+        Change::EditSegment { segment, add, remove } => {
+            format!("segment {segment}: {} added, {} removed", add.len(), remove.len())
+        }
+        Change::DeleteSegment { segment } => format!("segment {segment}: deleted"),
+        Change::Unschedule { id } => format!("scheduled change {} taken back", id.0),
+        Change::Undo { to } => format!("undone to revision {}", to.0),
+    };
+    Some(text)
+}
+
+/// The rollout that a change is about, if it is one.
+pub(super) fn subject(change: &Change) -> Option<RolloutName> {
+    match change {
+        Change::Delete { rollout }
+        | Change::Split { rollout, .. }
+        | Change::Kill { rollout }
+        | Change::Resume { rollout }
+        | Change::Freeze { rollout }
+        | Change::Unfreeze { rollout }
+        | Change::SetUser { rollout, .. }
+        | Change::UnsetUser { rollout, .. }
+        | Change::Expire { rollout, .. }
+        | Change::ImportUsers { rollout, .. } => Some(rollout.clone()),
+        Change::Apply { rollouts } => match rollouts.as_slice() {
+            [(rollout, _)] => Some(rollout.clone()),
+            _ => None,
+        },
+        Change::PutSegment { .. }
+        | Change::EditSegment { .. }
+        | Change::DeleteSegment { .. }
+        | Change::Unschedule { .. }
+        | Change::Undo { .. } => None,
+    }
+}
+
+fn short(diff: &[Diff]) -> String {
+    let line = |d: &Diff| match (&d.before, &d.after) {
+        (Some(before), Some(after)) => format!("{} {before} → {after}", d.path),
+        (None, Some(after)) => format!("{} {after}", d.path),
+        (Some(before), None) => format!("{} no longer {before}", d.path),
+        (None, None) => d.path.clone(),
+    };
+    diff.iter().map(line).collect::<Vec<_>>().join("; ")
+}
+
+fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
+    match fact {
+        Fact::Rollout { rollout, spec } => {
+            let before = now.named(rollout).map(|live| live.spec());
+            of_spec(rollout, before, spec.as_deref())
+        }
+        Fact::Users {
+            rollout,
+            replace,
+            unset,
+            set,
+        } => of_users(rollout, *replace, unset, set, now),
+        Fact::Segment {
+            segment,
+            replace,
+            remove,
+            add,
+        } => of_segment(segment, *replace, remove, add, now),
+        Fact::NoSegment { segment } => {
+            let users = now.segments().get(segment).map_or(0, |s| s.members.len());
+            vec![line(format!("segments.{segment}"), Some(format!("{users} users")), None)]
+        }
+        Fact::Scheduled { id, entry } => {
+            let when = crate::clock::rfc3339(entry.at.0);
+            vec![line(format!("schedule.{}", id.0), None, Some(format!("{} at {when}", what(&entry.change))))]
+        }
+        Fact::NotScheduled { id } => {
+            let before = now.schedule().get(id).map(|entry| what(&entry.change));
+            vec![line(format!("schedule.{}", id.0), before, None)]
+        }
+    }
+}
+
+/// A change in a few words.
+pub(super) fn what(change: &Change) -> String {
+    let split = |rollout: &RolloutName, split: &BTreeMap<ReleaseName, crate::rollout::Weight>| {
+        let each: Vec<String> = split.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
+        format!("{rollout}: split {}", each.join(", "))
+    };
+    match change {
+        Change::Split { rollout, split: shares } => split(rollout, shares),
+        Change::Apply { rollouts } => {
+            let names: Vec<&str> = rollouts.iter().map(|(name, _)| name.as_str()).collect();
+            format!("{}: new spec", names.join(", "))
+        }
+        other => title(other).unwrap_or_default(),
+    }
+}
+
+fn line(path: String, before: Option<String>, after: Option<String>) -> Diff {
+    Diff { path, before, after }
+}
+
+fn of_spec(rollout: &RolloutName, before: Option<&RolloutSpec>, after: Option<&RolloutSpec>) -> Vec<Diff> {
+    let (old, new) = (flat(before), flat(after));
+    let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+    let changed = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
+    changed
+        .map(|path| line(format!("{rollout}{path}"), old.get(path).cloned(), new.get(path).cloned()))
+        .collect()
+}
+
+/// The leaves of a spec by path; the ranges follow from the shares and are left out.
+fn flat(spec: Option<&RolloutSpec>) -> BTreeMap<String, String> {
+    let mut leaves = BTreeMap::new();
+    if let Some(Ok(Value::Object(mut fields))) = spec.map(serde_json::to_value) {
+        fields.remove("ranges");
+        flatten("", &Value::Object(fields), &mut leaves);
+    }
+    leaves
+}
+
+fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .for_each(|(key, value)| flatten(&format!("{path}.{key}"), value, leaves)),
+        Value::Array(items) if items.iter().any(Value::is_object) => items
+            .iter()
+            .enumerate()
+            .for_each(|(n, value)| flatten(&format!("{path}[{n}]"), value, leaves)),
+        Value::String(text) => {
+            leaves.insert(path.to_owned(), text.clone());
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => {
+            leaves.insert(path.to_owned(), value.to_string());
+        }
+    }
+}
+
+fn of_users(rollout: &RolloutName, replace: bool, unset: &[Box<str>], set: &[UserGroup], now: &Snapshot) -> Vec<Diff> {
+    let live = now.named(rollout);
+    let pinned = |user: &str| live.and_then(|live| live.table().single_user(user)).map(ToString::to_string);
+    let touched = unset.len() + set.iter().map(|group| group.users.len()).sum::<usize>();
+    if !replace && touched <= USERS_LISTED {
+        let out = unset.iter().map(|user| (user, None));
+        let into = set
+            .iter()
+            .flat_map(|group| group.users.iter().map(|user| (user, Some(pin_text(&group.release, group.until.map(|m| m.0))))));
+        let each = out.chain(into).map(|(user, after)| line(format!("{rollout}.users.{user}"), pinned(user), after));
+        return each.filter(|d| d.before != d.after).collect();
+    }
+    let before = live.map_or(0, |live| live.table().single_users());
+    let new = set.iter().flat_map(|group| &group.users).filter(|user| pinned(user).is_none()).count();
+    let gone = unset.iter().filter(|user| pinned(user).is_some()).count();
+    let total: usize = set.iter().map(|group| group.users.len()).sum();
+    let after = if replace { total } else { before + new - gone };
+    vec![line(
+        format!("{rollout}.users"),
+        Some(format!("{before} pinned")),
+        Some(format!("{after} pinned, {total} of them set")),
+    )]
+}
+
+fn pin_text(release: &ReleaseName, until: Option<u64>) -> String {
+    until.map_or_else(
+        || release.to_string(),
+        |until| format!("{release} until {}", crate::clock::rfc3339(until)),
+    )
+}
+
+fn of_segment(
+    segment: &SegmentName,
+    replace: bool,
+    remove: &[Box<str>],
+    add: &[Box<str>],
+    now: &Snapshot,
+) -> Vec<Diff> {
+    let path = format!("segments.{segment}");
+    let present = now.segments().get(segment);
+    let before = present.map(|s| format!("{} users", s.members.len()));
+    let holds = |user: &str| present.is_some_and(|s| s.members.contains(user));
+    let after = if replace {
+        add.len()
+    } else {
+        let new = add.iter().filter(|user| !holds(user)).count();
+        let gone = remove.iter().filter(|user| holds(user)).count();
+        present.map_or(0, |s| s.members.len()) + new - gone
+    };
+    vec![line(path, before, Some(format!("{after} users")))]
+}

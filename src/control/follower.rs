@@ -1,0 +1,284 @@
+//! Receives committed changes in order and publishes one snapshot for each; nobody else publishes. Also makes what is
+//! due: scheduled changes, and pins whose time is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{error, info};
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use super::controller::Controller;
+use super::live::Live;
+use super::request::{Asked, Request};
+use super::snapshot::Snapshot;
+use crate::clock;
+use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, RolloutSpec};
+use crate::store::{Commit, CommitError, Committed, Event, Record, Source, Store, StoreError};
+use crate::telemetry::{metrics, targets};
+
+/// How many pieces of the state are on their way from the store at a time.
+const PIECES: usize = 4;
+/// Pause after a failure of the store.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often the schedule and expiries are looked at.
+const DUE_EACH: Duration = Duration::from_millis(500);
+/// How many expired pins one change takes off.
+const EXPIRED_MAX: usize = 1_000;
+/// How often the history is shortened.
+const PRUNE_EACH: Duration = Duration::from_secs(3600);
+
+/// Why there is no first state.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The seed cannot be committed.
+    #[error("the rollouts of the configuration cannot be stored: {0}")]
+    Seed(CommitError),
+    /// What is stored does not fit the configuration.
+    #[error("{}", .0.join("\n"))]
+    Unfit(Vec<String>),
+}
+
+/// Keeps the live state as the store has it.
+pub struct Follower {
+    store: Arc<dyn Store>,
+    live: Arc<Live>,
+}
+
+impl Follower {
+    /// From a store to what requests see.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, live: Arc<Live>) -> Self {
+        Self { store, live }
+    }
+
+    /// Seeds an empty store, loads the state, compiles and publishes it.
+    ///
+    /// # Errors
+    /// When there is no state to serve by.
+    pub async fn start(&self, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StartError> {
+        let (snapshot, problems) = self.load().await?;
+        if !problems.is_empty() {
+            return Err(StartError::Unfit(problems));
+        }
+        if snapshot.revision() > Revision::default() || seed.is_empty() {
+            self.live.publish(snapshot);
+            return Ok(());
+        }
+        let mut next = snapshot.clone();
+        let facts = seed_facts(seed, &mut next, &self.live);
+        match self.store.commit(snapshot.revision(), seed_commit(facts)).await {
+            // Another process seeded it at the same moment: its state is the truth.
+            Ok(_) | Err(CommitError::Moved(_)) => {}
+            Err(e) => return Err(StartError::Seed(e)),
+        }
+        let (snapshot, problems) = self.load().await?;
+        if problems.is_empty() {
+            self.live.publish(snapshot);
+            return Ok(());
+        }
+        Err(StartError::Unfit(problems))
+    }
+
+    async fn load(&self) -> Result<(Snapshot, Vec<String>), StoreError> {
+        let (sender, mut pieces) = mpsc::channel(PIECES);
+        let mut snapshot = Snapshot::empty(self.live.around());
+        let mut problems = Vec::new();
+        let build = async {
+            while let Some(fact) = pieces.recv().await {
+                for p in snapshot.apply(Revision::default(), &[fact], self.live.around()) {
+                    problems.push(format!("rollout {}: {}: {}", p.rollout, p.problem.path, p.problem.message));
+                }
+            }
+        };
+        let (loaded, ()) = tokio::join!(self.store.load(sender), build);
+        snapshot.set_revision(loaded?);
+        Ok((snapshot, problems))
+    }
+
+    /// Follows the store for ever.
+    pub async fn run(&self) {
+        let mut watch = self.store.watch(self.live.pin().revision());
+        loop {
+            match watch.next().await {
+                Ok(Event::Committed(committed)) => {
+                    metrics::set_store_connected(true);
+                    self.publish(&committed);
+                }
+                Ok(Event::Resync) => {
+                    self.resync().await;
+                    watch = self.store.watch(self.live.pin().revision());
+                }
+                Err(e) => {
+                    metrics::set_store_connected(false);
+                    error!(target: targets::CONTROL, "the store is not readable, the last state stays live: {e}");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    fn publish(&self, committed: &Committed) {
+        let now = self.live.pin();
+        if committed.revision <= now.revision() {
+            return;
+        }
+        let mut next = Snapshot::clone(&now);
+        drop(now);
+        for p in next.apply(committed.revision, &committed.facts, self.live.around()) {
+            error!(
+                target: targets::CONTROL,
+                "revision {}: rollout {}: {}: {}: this rollout stays as it was",
+                committed.revision.0, p.rollout, p.problem.path, p.problem.message
+            );
+        }
+        self.live.publish(next);
+    }
+
+    async fn resync(&self) {
+        loop {
+            match self.load().await {
+                Ok((snapshot, problems)) => {
+                    for problem in problems {
+                        error!(target: targets::CONTROL, "{problem}: this rollout is not served");
+                    }
+                    info!(target: targets::CONTROL, "state loaded again at revision {}", snapshot.revision().0);
+                    self.live.publish(snapshot);
+                    return;
+                }
+                Err(e) => {
+                    error!(target: targets::CONTROL, "the state cannot be loaded, the last one stays live: {e}");
+                    tokio::time::sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+}
+
+fn seed_facts(seed: &[(RolloutName, RolloutSpec)], next: &mut Snapshot, live: &Live) -> Vec<Fact> {
+    let named = seed.iter().flat_map(|(_, spec)| spec.targets.iter().filter_map(|t| t.segment.clone()));
+    let mut facts: Vec<Fact> = named
+        .map(|segment| Fact::Segment {
+            segment,
+            replace: false,
+            remove: Vec::new(),
+            add: Vec::new(),
+        })
+        .collect();
+    next.apply(Revision::default(), &facts, live.around());
+    let apply = Change::Apply {
+        rollouts: seed.to_vec(),
+    };
+    // The configuration was checked when it was read; what is wrong still is told when the state is loaded.
+    facts.extend(super::resolve::facts(apply, next, live.around()).unwrap_or_default());
+    facts
+}
+
+fn seed_commit(facts: Vec<Fact>) -> Commit {
+    Commit {
+        facts: Arc::new(facts),
+        record: Record {
+            at: Moment(clock::unix_millis()),
+            actor: "switchyard".to_owned(),
+            reason: None,
+            source: Source::Seed,
+            rollouts: Vec::new(),
+            summary: "seeded from the configuration".to_owned(),
+            diff: Vec::new(),
+        },
+        idempotency: None,
+    }
+}
+
+/// Makes what is due: scheduled changes, pins whose time is over, and history that is kept no longer.
+pub struct Clerk {
+    controller: Arc<Controller>,
+    keep_history: Duration,
+}
+
+impl Clerk {
+    /// Changes are made through `controller`; history is kept for `keep_history`.
+    #[must_use]
+    pub fn new(controller: Arc<Controller>, keep_history: Duration) -> Self {
+        Self {
+            controller,
+            keep_history,
+        }
+    }
+
+    /// Works for ever.
+    pub async fn run(&self) {
+        let mut turn = tokio::time::interval(DUE_EACH);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pruned: Option<std::time::Instant> = None;
+        if self.controller.store().status().read_only.is_some() {
+            return;
+        }
+        loop {
+            turn.tick().await;
+            let now = Moment(clock::unix_millis());
+            self.make_scheduled(now).await;
+            self.take_off_expired(now).await;
+            if pruned.is_none_or(|last| last.elapsed() >= PRUNE_EACH) {
+                pruned = Some(clock::now());
+                let keep = u64::try_from(self.keep_history.as_millis()).unwrap_or(u64::MAX);
+                if let Err(e) = self.controller.store().prune(Moment(now.0.saturating_sub(keep))).await {
+                    error!(target: targets::CONTROL, "old history cannot be removed: {e}");
+                }
+            }
+        }
+    }
+
+    async fn make_scheduled(&self, now: Moment) {
+        let snapshot = self.controller.live().pin();
+        let due = snapshot.schedule().iter().filter(|(_, entry)| entry.at <= now);
+        for (id, entry) in due {
+            let made = self.controller.make_scheduled(*id, entry).await;
+            if let Err(e) = made {
+                error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);
+                self.request(
+                    Change::Unschedule { id: *id },
+                    Source::Schedule,
+                    format!("could not be made: {e}"),
+                )
+                .await;
+            }
+        }
+    }
+
+    async fn take_off_expired(&self, now: Moment) {
+        let expired = match self.controller.store().expired(now, EXPIRED_MAX).await {
+            Ok(expired) => expired,
+            Err(e) => {
+                error!(target: targets::CONTROL, "expired users cannot be read: {e}");
+                return;
+            }
+        };
+        for (rollout, user) in expired.users {
+            let change = Change::Expire { rollout, user };
+            self.request(change, Source::Expiry, "its time was over".to_owned()).await;
+        }
+    }
+
+    async fn request(&self, change: Change, source: Source, reason: String) {
+        let request = Request {
+            change,
+            asked: Asked {
+                actor: "switchyard".to_owned(),
+                reason: Some(reason),
+                source,
+                expected: None,
+                idempotency: None,
+                at: None,
+                dry_run: false,
+                allow_flips: false,
+            },
+        };
+        if let Err(e) = self.controller.change(request).await {
+            error!(target: targets::CONTROL, "a change that was due is not made: {e}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! From what is asked to what will be true: a change looked at against the present state. Pure.
+
+use std::collections::BTreeMap;
+
+use super::apply::ApplyProblem;
+use super::request::ChangeError;
+use super::snapshot::{Snapshot, Surroundings};
+use crate::rollout::{
+    Change, Fact, Problem, ReleaseName, RolloutName, RolloutSpec, SegmentName, Split, UserGroup, Weight, check_ids,
+};
+
+/// The facts that a change comes to; none if nothing is to be changed.
+pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Result<Vec<Fact>, ChangeError> {
+    match change {
+        Change::Apply { rollouts } => apply(rollouts, now, around),
+        Change::Delete { rollout } => delete(rollout, now, around),
+        Change::Split { rollout, split } => edit(now, around, &rollout, |spec| spec.split = split),
+        Change::Kill { rollout } => edit(now, around, &rollout, |spec| spec.killed = true),
+        Change::Resume { rollout } => edit(now, around, &rollout, |spec| spec.killed = false),
+        Change::Freeze { rollout } => edit(now, around, &rollout, |spec| spec.frozen = true),
+        Change::Unfreeze { rollout } => edit(now, around, &rollout, |spec| spec.frozen = false),
+        Change::SetUser {
+            rollout,
+            user,
+            release,
+            until,
+        } => {
+            let group = UserGroup {
+                release,
+                until,
+                users: vec![user],
+            };
+            pin(now, rollout, false, Vec::new(), vec![group])
+        }
+        // The controller has asked the store whether the time is over.
+        Change::UnsetUser { rollout, user } | Change::Expire { rollout, user } => pin(now, rollout, false, vec![user], Vec::new()),
+        Change::ImportUsers {
+            rollout,
+            replace,
+            groups,
+        } => pin(now, rollout, replace, Vec::new(), groups),
+        Change::PutSegment { segment, users } => segment_members(segment, true, Vec::new(), users),
+        Change::EditSegment { segment, add, remove } => {
+            known_segment(now, &segment)?;
+            segment_members(segment, false, remove, add)
+        }
+        Change::DeleteSegment { segment } => delete_segment(segment, now),
+        Change::Unschedule { id } => match now.schedule().get(&id) {
+            Some(_) => Ok(vec![Fact::NotScheduled { id }]),
+            None => Err(ChangeError::NotFound(format!("no change {} is scheduled", id.0))),
+        },
+        // The store knows what undoes; the controller asks it.
+        Change::Undo { .. } => Ok(Vec::new()),
+    }
+}
+
+fn apply(
+    rollouts: Vec<(RolloutName, RolloutSpec)>,
+    now: &Snapshot,
+    around: &Surroundings,
+) -> Result<Vec<Fact>, ChangeError> {
+    let mut facts = Vec::new();
+    let mut problems = Vec::new();
+    for (rollout, mut spec) in rollouts {
+        let users = std::mem::take(&mut spec.users);
+        match stored(&rollout, spec, now, around) {
+            Ok(spec) => {
+                if now.named(&rollout).is_none_or(|live| *live.spec() != spec) {
+                    facts.push(Fact::Rollout {
+                        rollout: rollout.clone(),
+                        spec: Some(Box::new(spec)),
+                    });
+                }
+            }
+            Err(found) => problems.extend(found),
+        }
+        if !users.is_empty() {
+            facts.push(Fact::Users {
+                rollout,
+                replace: true,
+                unset: Vec::new(),
+                set: grouped(users),
+            });
+        }
+    }
+    if problems.is_empty() {
+        Ok(facts)
+    } else {
+        Err(ChangeError::Invalid(problems))
+    }
+}
+
+fn grouped(users: BTreeMap<String, ReleaseName>) -> Vec<UserGroup> {
+    let mut groups: BTreeMap<ReleaseName, Vec<Box<str>>> = BTreeMap::new();
+    for (user, release) in users {
+        groups.entry(release).or_default().push(user.into());
+    }
+    let group = |(release, users)| UserGroup {
+        release,
+        until: None,
+        users,
+    };
+    groups.into_iter().map(group).collect()
+}
+
+/// The spec as it is stored: with the ranges that its history leads to.
+fn stored(
+    rollout: &RolloutName,
+    mut spec: RolloutSpec,
+    now: &Snapshot,
+    around: &Surroundings,
+) -> Result<RolloutSpec, Vec<ApplyProblem>> {
+    if spec.ranges.is_some() {
+        now.compile(rollout, &spec, around)?;
+        return Ok(spec);
+    }
+    let fresh = now.compile(rollout, &spec, around)?;
+    let weights: Vec<(ReleaseName, Weight)> = spec.split.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
+    let split = match now.named(rollout) {
+        Some(live) => live.table().split().rebalance(&weights),
+        None => Ok(fresh.split().clone()),
+    };
+    let split = split.map_err(|e| vec![problem(rollout, "split", e.to_string())])?;
+    spec.ranges = Some(Split::ranges(&split).to_vec());
+    Ok(spec)
+}
+
+fn edit(
+    now: &Snapshot,
+    around: &Surroundings,
+    rollout: &RolloutName,
+    change: impl FnOnce(&mut RolloutSpec),
+) -> Result<Vec<Fact>, ChangeError> {
+    let live = now.named(rollout).ok_or_else(|| no_rollout(rollout))?;
+    let mut spec = live.spec().clone();
+    change(&mut spec);
+    if spec == *live.spec() {
+        return Ok(Vec::new());
+    }
+    spec.ranges = None;
+    let spec = stored(rollout, spec, now, around).map_err(ChangeError::Invalid)?;
+    Ok(vec![Fact::Rollout {
+        rollout: rollout.clone(),
+        spec: Some(Box::new(spec)),
+    }])
+}
+
+fn delete(rollout: RolloutName, now: &Snapshot, around: &Surroundings) -> Result<Vec<Fact>, ChangeError> {
+    now.named(&rollout).ok_or_else(|| no_rollout(&rollout))?;
+    if around.slots.contains(&rollout) {
+        return Err(ChangeError::Refused(format!(
+            "rollout {rollout} is selected by a route: take it out of routes first, or kill it"
+        )));
+    }
+    Ok(vec![Fact::Rollout { rollout, spec: None }])
+}
+
+fn pin(
+    now: &Snapshot,
+    rollout: RolloutName,
+    replace: bool,
+    unset: Vec<Box<str>>,
+    set: Vec<UserGroup>,
+) -> Result<Vec<Fact>, ChangeError> {
+    let live = now.named(&rollout).ok_or_else(|| no_rollout(&rollout))?;
+    let invalid = |message: String| ChangeError::Invalid(vec![problem(&rollout, "users", message)]);
+    live.table().check_users(&set).map_err(|e| invalid(e.to_string()))?;
+    let nothing = set.iter().all(|group| group.users.is_empty());
+    if nothing && !replace && unset.iter().all(|user| live.table().single_user(user).is_none()) {
+        return Ok(Vec::new());
+    }
+    Ok(vec![Fact::Users {
+        rollout,
+        replace,
+        unset,
+        set,
+    }])
+}
+
+fn segment_members(
+    segment: SegmentName,
+    replace: bool,
+    remove: Vec<Box<str>>,
+    add: Vec<Box<str>>,
+) -> Result<Vec<Fact>, ChangeError> {
+    check_ids(&add).map_err(|e| ChangeError::Refused(format!("segment {segment}: {e}")))?;
+    Ok(vec![Fact::Segment {
+        segment,
+        replace,
+        remove,
+        add,
+    }])
+}
+
+fn delete_segment(segment: SegmentName, now: &Snapshot) -> Result<Vec<Fact>, ChangeError> {
+    known_segment(now, &segment)?;
+    let uses = |live: &super::release::LiveRollout| live.table().segments().any(|used| *used == segment);
+    let users: Vec<&str> = now
+        .rollouts()
+        .filter(|(_, live)| uses(live))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    if users.is_empty() {
+        return Ok(vec![Fact::NoSegment { segment }]);
+    }
+    Err(ChangeError::Refused(format!(
+        "segment {segment} is named by targets of {}: take it out there first",
+        users.join(", ")
+    )))
+}
+
+fn known_segment(now: &Snapshot, segment: &SegmentName) -> Result<(), ChangeError> {
+    match now.segments().get(segment) {
+        Some(_) => Ok(()),
+        None => Err(ChangeError::NotFound(format!("there is no segment {segment}"))),
+    }
+}
+
+fn no_rollout(rollout: &RolloutName) -> ChangeError {
+    ChangeError::NotFound(format!("there is no rollout {rollout}"))
+}
+
+fn problem(rollout: &RolloutName, path: &str, message: String) -> ApplyProblem {
+    ApplyProblem {
+        rollout: rollout.clone(),
+        problem: Problem {
+            path: path.to_owned(),
+            message,
+        },
+    }
+}

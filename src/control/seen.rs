@@ -1,0 +1,119 @@
+//! Users seen lately, as `plan` needs them: hashes and decisions in a fixed table, never an id. A request writes two
+//! words without a lock; of two users in one place the later one is kept, so the table is a rolling sample.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Tick;
+use crate::rollout::{Bucket, Decision, Reason, ReleaseIdx, Seen, UserHash};
+
+/// Places: enough for a sample of 100,000 users, and 2 MiB a rollout.
+const PLACES: usize = 1 << 17;
+/// What counts as lately.
+const LATELY: Duration = Duration::from_secs(3600);
+
+/// A rolling sample.
+pub struct SeenUsers {
+    places: Box<[Place]>,
+}
+
+/// The hash, and what was decided: minute (32 bits), release (8), reason (3), lists apply (1), bucket (20).
+#[derive(Default)]
+struct Place {
+    hash: AtomicU64,
+    decided: AtomicU64,
+}
+
+impl SeenUsers {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            places: std::iter::repeat_with(Place::default).take(PLACES).collect(),
+        })
+    }
+
+    /// Notes a decision for a user or visitor. Two threads in one place may mix two users; a sample bears that.
+    pub fn note(&self, id: &[u8], user: bool, decision: &Decision, now: Tick) {
+        let (Some(bucket), Ok(release)) = (decision.bucket, u8::try_from(decision.release.0)) else {
+            return;
+        };
+        let hash = UserHash::of(id).get();
+        // Below PLACES, which fits.
+        let place = &self.places[(hash % PLACES as u64) as usize];
+        let decided = (minute(now) << 32)
+            | (u64::from(release) << 24)
+            | ((decision.reason.index() as u64) << 21)
+            | (u64::from(user) << 20)
+            | u64::from(bucket.get());
+        place.hash.store(hash, Ordering::Relaxed);
+        place.decided.store(decided, Ordering::Relaxed);
+    }
+
+    /// The users of the last hour.
+    #[must_use]
+    pub fn lately(&self, now: Tick) -> Vec<Seen> {
+        let first = minute(now).saturating_sub(LATELY.as_secs() / 60);
+        self.places.iter().filter_map(|place| place.read(first)).collect()
+    }
+}
+
+impl Place {
+    fn read(&self, first_minute: u64) -> Option<Seen> {
+        let decided = self.decided.load(Ordering::Relaxed);
+        if decided == 0 || decided >> 32 < first_minute {
+            return None;
+        }
+        let user = (decided >> 20) & 1 == 1;
+        let hash = UserHash::from_number(self.hash.load(Ordering::Relaxed));
+        Some(Seen {
+            hash: user.then_some(hash),
+            bucket: Bucket::new((decided & 0xf_ffff) as u32)?,
+            release: ReleaseIdx(((decided >> 24) & 0xff) as u16),
+            reason: *Reason::ALL.get(((decided >> 21) & 7) as usize)?,
+        })
+    }
+}
+
+/// At least 1, so that a place that was written is not 0.
+fn minute(now: Tick) -> u64 {
+    (now.millis() / 60_000 + 1) & 0xffff_ffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn decision(bucket: u32) -> Decision {
+        Decision {
+            release: ReleaseIdx(1),
+            bucket: Bucket::new(bucket),
+            reason: Reason::Split,
+        }
+    }
+
+    #[test]
+    fn what_was_noted_within_the_hour_is_found_once() {
+        let seen = SeenUsers::new();
+        let start = Tick::from_millis(5);
+        seen.note(b"42", true, &decision(999_999), start);
+        seen.note(b"42", true, &decision(999_999), start);
+        seen.note(b"visitor", false, &decision(0), start);
+        let found = seen.lately(start.after(Duration::from_secs(3600)));
+        assert_eq!(found.len(), 2);
+        let user = found.iter().find(|s| s.hash.is_some()).expect("the user");
+        assert_eq!(user.hash, Some(UserHash::of(b"42")));
+        assert_eq!((user.bucket.get(), user.release, user.reason), (999_999, ReleaseIdx(1), Reason::Split));
+        assert!(seen.lately(start.after(Duration::from_secs(3720))).is_empty());
+    }
+
+    #[test]
+    fn decisions_without_a_bucket_are_not_noted() {
+        let seen = SeenUsers::new();
+        let killed = Decision {
+            bucket: None,
+            ..decision(0)
+        };
+        seen.note(b"42", true, &killed, Tick::from_millis(1));
+        assert!(seen.lately(Tick::from_millis(1)).is_empty());
+    }
+}
