@@ -10,7 +10,7 @@
 //! roof     main -> cli -> server -> config
 //! planes   proxy    admin            (never each other)
 //!          control
-//! edges    upstream
+//! edges    store    upstream         (never each other)
 //! domain   rollout -> identity
 //! ground   clock    telemetry
 //! ```
@@ -19,6 +19,7 @@
 //! - [`telemetry`]: names of every metric, label, log target and access-log field; the access log; the exporter
 //! - [`identity`]: request headers -> Identity (pure)
 //! - [`rollout`]: the product: spec, split, bucket, target, table, decision (pure)
+//! - [`store`]: durable truth: trait Store; memory, embedded (SQLite)
 //! - [`upstream`]: pools: endpoints, health, connection limits and options, peers
 //! - [`control`]: the only writer of live state
 //! - [`proxy`]: the data plane: ProxyHttp, its phases, headers, CORS, failures
@@ -41,5 +42,6 @@ pub mod identity;
 pub mod proxy;
 pub mod rollout;
 pub mod server;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;

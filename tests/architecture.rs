@@ -65,6 +65,22 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "xxhash_rust",
         ],
     ),
+    (
+        "store",
+        &["rollout", "clock", "telemetry"],
+        &[
+            "tokio",
+            "async_trait",
+            "rusqlite",
+            "serde",
+            "serde_json",
+            "schemars",
+            "thiserror",
+            "flate2",
+            "log",
+            "parking_lot",
+        ],
+    ),
     ("control", &["rollout", "clock", "telemetry"], &["arc_swap", "http"]),
     (
         "proxy",

@@ -4,6 +4,8 @@
 pub const PROXY: &str = "switchyard::proxy";
 /// Pools, endpoints, health and name resolution.
 pub const UPSTREAM: &str = "switchyard::upstream";
+/// The store of rollouts.
+pub const STORE: &str = "switchyard::store";
 /// The admin listener.
 pub const ADMIN: &str = "switchyard::admin";
 /// The process: listeners, signals, drain, upgrade, its logs.
