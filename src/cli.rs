@@ -50,6 +50,7 @@ fn run(serve: &Serve) -> ExitCode {
     let options = RunOptions {
         daemon: serve.daemon,
         upgrade: serve.upgrade,
+        from_snapshot: serve.from_snapshot,
     };
     match config {
         Ok(config) => start(config, options),

@@ -67,7 +67,9 @@ pub fn unix_millis() -> u64 {
 /// `2026-11-24T15:30:00Z` of Unix milliseconds; of what no calendar has, the number.
 #[must_use]
 pub fn rfc3339(unix_millis: u64) -> String {
-    let stamp = i64::try_from(unix_millis).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    let stamp = i64::try_from(unix_millis)
+        .ok()
+        .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
     stamp.map_or_else(|| unix_millis.to_string(), |stamp| stamp.to_string())
 }
 

@@ -15,6 +15,7 @@ use crate::identity;
 use crate::proxy::settings::{Limits, RouteSettings};
 use crate::rollout::{RolloutName, RolloutSpec};
 use crate::server::settings::{ListenerSettings, ServerSettings};
+use crate::store::settings::StoreSettings;
 use crate::telemetry::settings::AccessLogSettings;
 use crate::upstream::PoolSettings;
 
@@ -42,6 +43,8 @@ pub struct Config {
     pub limits: Limits,
     /// The access log.
     pub access_log: AccessLogSettings,
+    /// Where changes are kept.
+    pub store: StoreSettings,
     /// The seed of the rollouts.
     pub rollouts: Vec<(RolloutName, RolloutSpec)>,
     /// What is allowed, and probably not meant.
@@ -108,6 +111,7 @@ pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Res
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     let text = format!(
         "listeners: [{{ address: {} }}]\n\
+         store: {{ memory: {{}} }}\n\
          identity: {{ sources: [{{ header: {} }}] }}\n\
          pools:\n  stable: {{ endpoints: [{}] }}\n  canary: {{ endpoints: [{}] }}\n\
          routes: [{{ rollout: default }}]\n\

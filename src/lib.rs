@@ -10,7 +10,7 @@
 //! roof     main -> cli -> server -> config
 //! planes   proxy    admin            (never each other)
 //!          control
-//! edges    store    upstream       (never each other)
+//! edges    store    upstream         (never each other)
 //! domain   rollout -> identity
 //! ground   clock    telemetry
 //! ```

@@ -5,6 +5,7 @@ pub mod settings;
 mod assemble;
 mod listen;
 mod signals;
+mod state;
 mod tls;
 
 pub use assemble::{RunOptions, StartError, run};

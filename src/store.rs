@@ -4,6 +4,9 @@
 mod embedded;
 mod history;
 mod memory;
+mod piece;
+pub mod settings;
+mod standing;
 
 use std::sync::Arc;
 
@@ -20,10 +23,13 @@ pub use memory::MemoryStore;
 /// Facts that are loaded or delivered together are cut into pieces of at most so many users.
 pub const USERS_IN_A_FACT: usize = 16_384;
 
+/// How long an idempotency key is known: longer than anything repeats a request, and what the API promises.
+const ANSWERS_KEPT_MILLIS: u64 = 24 * 60 * 60 * 1000;
+
 /// What is committed: facts, and the record of who asked for them.
 #[derive(Debug, Clone)]
 pub struct Commit {
-    /// In their order. Never empty.
+    /// In their order. Never empty. Users are of a rollout that exists by then, or all is refused.
     pub facts: Arc<Vec<Fact>>,
     /// Who, why, from where, and what it comes to in words.
     pub record: Record,
@@ -70,6 +76,15 @@ pub struct Committed {
     pub at: Moment,
     /// What is true from it on.
     pub facts: Arc<Vec<Fact>>,
+}
+
+/// A piece of the state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Loaded {
+    /// The revision of the last change to the rollout or segment that it is about.
+    pub revision: Revision,
+    /// What is true.
+    pub fact: Fact,
 }
 
 /// What a watch yields next.
@@ -140,7 +155,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read.
-    async fn load(&self, facts: mpsc::Sender<Fact>) -> Result<Revision, StoreError>;
+    async fn load(&self, facts: mpsc::Sender<Loaded>) -> Result<Revision, StoreError>;
 
     /// Makes a commit durable if the store still stands at `base`. When this returns, a crash loses nothing of it.
     ///
@@ -186,8 +201,12 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read.
-    async fn members(&self, segment: &SegmentName, after: Option<&str>, limit: usize)
-    -> Result<Vec<Box<str>>, StoreError>;
+    async fn members(
+        &self,
+        segment: &SegmentName,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Box<str>>, StoreError>;
 
     /// Up to `limit` single users whose time was over at `now`, and when the next one's will be.
     ///

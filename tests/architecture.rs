@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A module, what of ours it may use, and which crates beyond `std` it may name.
 const FLOORS: &[(&str, &[&str], &[&str])] = &[
-    ("clock", &[], &["once_cell"]),
+    ("clock", &[], &["once_cell", "jiff"]),
     (
         "telemetry",
         &[],
@@ -65,7 +65,27 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "xxhash_rust",
         ],
     ),
-    ("control", &["rollout", "clock", "telemetry"], &["arc_swap", "http"]),
+    (
+        "store",
+        &["rollout", "clock", "telemetry"],
+        &[
+            "tokio",
+            "async_trait",
+            "rusqlite",
+            "serde",
+            "serde_json",
+            "schemars",
+            "thiserror",
+            "flate2",
+            "log",
+            "parking_lot",
+        ],
+    ),
+    (
+        "control",
+        &["rollout", "store", "clock", "telemetry"],
+        &["arc_swap", "http", "log", "serde_json", "thiserror", "tokio"],
+    ),
     (
         "proxy",
         &["identity", "rollout", "upstream", "control", "telemetry", "clock"],
@@ -104,6 +124,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "admin",
             "server",
             "telemetry",
+            "store",
         ],
         &[
             "serde",
@@ -124,6 +145,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rollout",
             "upstream",
             "control",
+            "store",
             "proxy",
             "admin",
             "config",

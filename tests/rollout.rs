@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use http::HeaderName;
 use switchyard::identity::{Identity, SourceKind, UserId};
 use switchyard::rollout::{
-    Attributes, Bucket, PoolIdx, Reason, ReleaseName, RolloutName, RolloutSpec, Salt, Split, Table, Weight,
+    Attributes, Bucket, Known, PoolIdx, Reason, ReleaseName, RolloutName, RolloutSpec, Salt, Split, Table, UserGroup,
+    Weight,
 };
 
 const BUCKETS: u32 = 1_000_000;

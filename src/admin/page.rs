@@ -12,15 +12,15 @@ use axum::{Json, Router};
 use serde_json::json;
 
 use crate::clock;
-use crate::control::Live;
+use crate::control::Controller;
 use crate::telemetry::metrics;
 use crate::upstream::Pools;
 
 /// What the answers are made of.
 #[derive(Clone)]
 pub struct State {
-    /// What requests see.
-    pub live: Arc<Live>,
+    /// Makes changes, and knows what requests see.
+    pub controller: Arc<Controller>,
     /// The pools.
     pub pools: Arc<Pools>,
     /// Set while the process is going away.
@@ -54,7 +54,7 @@ async fn status(Shared(state): Shared<State>) -> Response {
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "uptime_seconds": clock::uptime().as_secs(),
-        "revision": state.live.pin().revision(),
+        "revision": state.controller.live().pin().revision(),
         "ready": !state.draining.load(Ordering::Relaxed),
         "pools": state.pools.status(),
     }))

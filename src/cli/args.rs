@@ -53,6 +53,9 @@ pub struct Serve {
     /// Take the listening sockets over from a running process
     #[arg(short, long)]
     pub upgrade: bool,
+    /// Serve by the last copy of the store, read-only: when the store itself is damaged
+    #[arg(long)]
+    pub from_snapshot: bool,
     /// Without a file: the stable release's address
     #[arg(long, value_name = "ADDRESS", requires = "canary")]
     pub stable: Option<String>,

@@ -40,6 +40,7 @@ listeners: [{{ address: "{listen}" }}]
 admin: {{ address: "{admin}" }}
 identity: {{ sources: [{{ header: X-User-Id }}, {{ query: uid }}] }}
 access_log: {{ path: "off" }}
+store: {{ memory: {{}} }}
 pools:
   stable: {{ endpoints: ["{stable}"] }}
   canary: {{ endpoints: ["{canary}"] }}

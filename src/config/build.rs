@@ -17,6 +17,7 @@ use crate::identity::{self, Anonymous, Normalise, Secret, Source};
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
+use crate::store::settings::{StorePlace, StoreSettings};
 use crate::telemetry::settings::{AccessLogSettings, LogFormat, LogTarget, UserIdShown};
 use crate::upstream::PoolSettings;
 
@@ -43,6 +44,7 @@ pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
     let limits = limits(&file.limits);
     let access_log = access_log(&file.access_log);
+    let store = work.store(file.store);
     work.problems.sort_by_key(|p| (p.line, p.column));
     if !work.problems.is_empty() {
         return Err(work.problems);
@@ -56,6 +58,7 @@ pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>
         routes,
         limits,
         access_log,
+        store,
         rollouts,
         warnings: work.warnings,
     })
@@ -170,19 +173,38 @@ impl Building<'_> {
             Some(w::Admin::Settings(settings)) => settings,
         };
         let address = self.address("admin.address", &settings.address)?;
-        if !address.ip().is_loopback() {
-            self.note(
+        match &settings.tokens_file {
+            Some(file) => self.file("admin.tokens_file", file),
+            None if address.ip().is_loopback() => {}
+            None => self.note(
                 "admin.address",
                 format!(
-                    "{address} is not loopback: in this version the admin side has no tokens; write 127.0.0.1:{}",
+                    "{address} is not loopback, and there is no tokens_file: write one, or 127.0.0.1:{}",
                     address.port()
                 ),
-            );
+            ),
         }
         Some(AdminSettings {
             address,
-            tokens_file: None,
+            tokens_file: settings.tokens_file,
         })
+    }
+
+    fn store(&mut self, written: w::Store) -> StoreSettings {
+        let default = StoreSettings::default();
+        let place = match (written.embedded, written.memory) {
+            (None, None) => default.place,
+            (Some(file), None) => StorePlace::Embedded(file.path),
+            (None, Some(w::MemoryStore {})) => StorePlace::Memory,
+            (Some(_), Some(_)) => {
+                self.note("store", "names two places: write one of embedded and memory");
+                default.place
+            }
+        };
+        StoreSettings {
+            place,
+            keep_history: written.keep_history.map_or(default.keep_history, |s| s.0),
+        }
     }
 
     fn identity(&mut self, written: w::Identity) -> identity::Settings {

@@ -33,7 +33,9 @@ pub struct File {
     pub limits: Limits,
     /// One line a request.
     pub access_log: AccessLog,
-    /// The rollouts to begin with.
+    /// Where changes are kept.
+    pub store: Store,
+    /// The rollouts to begin with, used when the store is empty.
     pub rollouts: BTreeMap<String, RolloutSpec>,
 }
 
@@ -96,9 +98,36 @@ pub enum Admin {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AdminSettings {
-    /// `address:port`, on loopback.
+    /// `address:port`; another than loopback needs `tokens_file`.
     pub address: String,
+    /// Lines of `ROLE NAME TOKEN`; the file is read again when it changes.
+    pub tokens_file: Option<PathBuf>,
 }
+
+/// Where changes are kept: at most one of `embedded` and `memory`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Store {
+    /// In a file of this machine; the default.
+    pub embedded: Option<EmbeddedStore>,
+    /// Nowhere: what was changed is forgotten when the program ends.
+    pub memory: Option<MemoryStore>,
+    /// How long changes can be seen and undone.
+    pub keep_history: Option<Span>,
+}
+
+/// A store in a file.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct EmbeddedStore {
+    /// The file; its folder is made where it is missing.
+    pub path: PathBuf,
+}
+
+/// A store that forgets.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryStore {}
 
 /// Who asks.
 #[derive(Debug, Default, Deserialize, JsonSchema)]

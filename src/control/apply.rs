@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use super::release::LiveRollout;
 use super::snapshot::{Segment, Snapshot, Surroundings};
-use crate::rollout::{Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, SegmentName, Table, UserGroup};
+use crate::rollout::{
+    Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, SegmentName, Table, UserGroup,
+};
 
 /// What is wrong with one rollout, or with a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +57,11 @@ impl Snapshot {
             problems.extend(done.err().unwrap_or_default());
         }
         self.revision = revision;
-        self.by_slot = around.slots.iter().map(|name| self.rollouts.get(name).cloned()).collect();
+        self.by_slot = around
+            .slots
+            .iter()
+            .map(|name| self.rollouts.get(name).cloned())
+            .collect();
         for problem in &problems {
             let text = format!("{}: {}", problem.problem.path, problem.problem.message);
             self.stuck.insert(problem.rollout.clone(), text);

@@ -122,7 +122,11 @@ pub(super) fn candidate(
             continue;
         };
         stays_frozen(name, before, after)?;
-        let lately = if terms.dry_run { before.seen().lately(clock::tick()) } else { Vec::new() };
+        let lately = if terms.dry_run {
+            before.seen().lately(clock::tick())
+        } else {
+            Vec::new()
+        };
         let plan = before.table().plan(after.table(), &lately);
         if !plan.flips.is_empty() && !terms.allow_flips && !terms.dry_run {
             return Err(ChangeError::Flips(plan.flips));
@@ -133,7 +137,10 @@ pub(super) fn candidate(
 }
 
 fn still_selected(now: &Snapshot, next: &Snapshot, around: &Surroundings) -> Result<(), ChangeError> {
-    let gone = around.slots.iter().find(|name| now.named(name).is_some() && next.named(name).is_none());
+    let gone = around
+        .slots
+        .iter()
+        .find(|name| now.named(name).is_some() && next.named(name).is_none());
     match gone {
         None => Ok(()),
         Some(name) => Err(ChangeError::Refused(format!(
@@ -165,7 +172,10 @@ fn frozen_pins(facts: &[Fact], now: &Snapshot) -> Result<(), ChangeError> {
             continue;
         };
         let frozen = now.named(rollout).is_some_and(|live| live.spec().frozen);
-        let entered = set.iter().map(|group| &group.release).filter(|r| r.as_str() != ReleaseName::STABLE);
+        let entered = set
+            .iter()
+            .map(|group| &group.release)
+            .filter(|r| r.as_str() != ReleaseName::STABLE);
         let releases: Vec<ReleaseName> = entered.cloned().collect();
         if frozen && !releases.is_empty() {
             return Err(ChangeError::Frozen {

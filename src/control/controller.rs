@@ -80,7 +80,8 @@ impl Controller {
             dry_run: false,
             allow_flips: entry.allow_flips,
         };
-        self.make(entry.change.clone(), &asked, Some(Fact::NotScheduled { id })).await
+        self.make(entry.change.clone(), &asked, Some(Fact::NotScheduled { id }))
+            .await
     }
 
     async fn make(&self, change: Change, asked: &Asked, beside: Option<Fact>) -> Result<Outcome, ChangeError> {

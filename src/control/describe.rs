@@ -27,7 +27,9 @@ pub(super) fn rollouts(facts: &[Fact], now: &Snapshot) -> Vec<RolloutName> {
                 names.insert(rollout.clone());
             }
             Fact::Segment { segment, .. } | Fact::NoSegment { segment } => {
-                let uses = now.rollouts().filter(|(_, live)| live.table().segments().any(|used| used == segment));
+                let uses = now
+                    .rollouts()
+                    .filter(|(_, live)| live.table().segments().any(|used| used == segment));
                 names.extend(uses.map(|(name, _)| name.clone()));
             }
             Fact::Scheduled { entry, .. } => names.extend(subject(&entry.change)),
@@ -123,11 +125,19 @@ fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
         } => of_segment(segment, *replace, remove, add, now),
         Fact::NoSegment { segment } => {
             let users = now.segments().get(segment).map_or(0, |s| s.members.len());
-            vec![line(format!("segments.{segment}"), Some(format!("{users} users")), None)]
+            vec![line(
+                format!("segments.{segment}"),
+                Some(format!("{users} users")),
+                None,
+            )]
         }
         Fact::Scheduled { id, entry } => {
             let when = crate::clock::rfc3339(entry.at.0);
-            vec![line(format!("schedule.{}", id.0), None, Some(format!("{} at {when}", what(&entry.change))))]
+            vec![line(
+                format!("schedule.{}", id.0),
+                None,
+                Some(format!("{} at {when}", what(&entry.change))),
+            )]
         }
         Fact::NotScheduled { id } => {
             let before = now.schedule().get(id).map(|entry| what(&entry.change));
@@ -161,7 +171,13 @@ fn of_spec(rollout: &RolloutName, before: Option<&RolloutSpec>, after: Option<&R
     let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
     changed
-        .map(|path| line(format!("{rollout}{path}"), old.get(path).cloned(), new.get(path).cloned()))
+        .map(|path| {
+            line(
+                format!("{rollout}{path}"),
+                old.get(path).cloned(),
+                new.get(path).cloned(),
+            )
+        })
         .collect()
 }
 
@@ -195,18 +211,30 @@ fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
 
 fn of_users(rollout: &RolloutName, replace: bool, unset: &[Box<str>], set: &[UserGroup], now: &Snapshot) -> Vec<Diff> {
     let live = now.named(rollout);
-    let pinned = |user: &str| live.and_then(|live| live.table().single_user(user)).map(ToString::to_string);
+    let pinned = |user: &str| {
+        live.and_then(|live| live.table().single_user(user))
+            .map(ToString::to_string)
+    };
     let touched = unset.len() + set.iter().map(|group| group.users.len()).sum::<usize>();
     if !replace && touched <= USERS_LISTED {
         let out = unset.iter().map(|user| (user, None));
-        let into = set
-            .iter()
-            .flat_map(|group| group.users.iter().map(|user| (user, Some(pin_text(&group.release, group.until.map(|m| m.0))))));
-        let each = out.chain(into).map(|(user, after)| line(format!("{rollout}.users.{user}"), pinned(user), after));
+        let into = set.iter().flat_map(|group| {
+            group
+                .users
+                .iter()
+                .map(|user| (user, Some(pin_text(&group.release, group.until.map(|m| m.0)))))
+        });
+        let each = out
+            .chain(into)
+            .map(|(user, after)| line(format!("{rollout}.users.{user}"), pinned(user), after));
         return each.filter(|d| d.before != d.after).collect();
     }
     let before = live.map_or(0, |live| live.table().single_users());
-    let new = set.iter().flat_map(|group| &group.users).filter(|user| pinned(user).is_none()).count();
+    let new = set
+        .iter()
+        .flat_map(|group| &group.users)
+        .filter(|user| pinned(user).is_none())
+        .count();
     let gone = unset.iter().filter(|user| pinned(user).is_some()).count();
     let total: usize = set.iter().map(|group| group.users.len()).sum();
     let after = if replace { total } else { before + new - gone };

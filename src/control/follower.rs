@@ -14,7 +14,7 @@ use super::request::{Asked, Request};
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, RolloutSpec};
-use crate::store::{Commit, CommitError, Committed, Event, Record, Source, Store, StoreError};
+use crate::store::{Commit, CommitError, Committed, Event, Loaded, Record, Source, Store, StoreError};
 use crate::telemetry::{metrics, targets};
 
 /// How many pieces of the state are on their way from the store at a time.
@@ -88,9 +88,12 @@ impl Follower {
         let mut snapshot = Snapshot::empty(self.live.around());
         let mut problems = Vec::new();
         let build = async {
-            while let Some(fact) = pieces.recv().await {
-                for p in snapshot.apply(Revision::default(), &[fact], self.live.around()) {
-                    problems.push(format!("rollout {}: {}: {}", p.rollout, p.problem.path, p.problem.message));
+            while let Some(Loaded { revision, fact }) = pieces.recv().await {
+                for p in snapshot.apply(revision, &[fact], self.live.around()) {
+                    problems.push(format!(
+                        "rollout {}: {}: {}",
+                        p.rollout, p.problem.path, p.problem.message
+                    ));
                 }
             }
         };
@@ -159,7 +162,9 @@ impl Follower {
 }
 
 fn seed_facts(seed: &[(RolloutName, RolloutSpec)], next: &mut Snapshot, live: &Live) -> Vec<Fact> {
-    let named = seed.iter().flat_map(|(_, spec)| spec.targets.iter().filter_map(|t| t.segment.clone()));
+    let named = seed
+        .iter()
+        .flat_map(|(_, spec)| spec.targets.iter().filter_map(|t| t.segment.clone()));
     let mut facts: Vec<Fact> = named
         .map(|segment| Fact::Segment {
             segment,
@@ -259,7 +264,8 @@ impl Clerk {
         };
         for (rollout, user) in expired.users {
             let change = Change::Expire { rollout, user };
-            self.request(change, Source::Expiry, "its time was over".to_owned()).await;
+            self.request(change, Source::Expiry, "its time was over".to_owned())
+                .await;
         }
     }
 

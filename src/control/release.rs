@@ -55,7 +55,12 @@ impl LiveRollout {
             })
             .collect();
         // Numbers of releases may have changed with the spec: then what was seen by the old ones is nothing.
-        let same = before.filter(|b| b.releases.iter().map(|r| &r.name).eq(table.releases().iter().map(|r| &r.name)));
+        let same = before.filter(|b| {
+            b.releases
+                .iter()
+                .map(|r| &r.name)
+                .eq(table.releases().iter().map(|r| &r.name))
+        });
         let seen = same.map_or_else(SeenUsers::new, |b| Arc::clone(&b.seen));
         Self {
             spec,

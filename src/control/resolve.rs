@@ -33,7 +33,9 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             pin(now, rollout, false, Vec::new(), vec![group])
         }
         // The controller has asked the store whether the time is over.
-        Change::UnsetUser { rollout, user } | Change::Expire { rollout, user } => pin(now, rollout, false, vec![user], Vec::new()),
+        Change::UnsetUser { rollout, user } | Change::Expire { rollout, user } => {
+            pin(now, rollout, false, vec![user], Vec::new())
+        }
         Change::ImportUsers {
             rollout,
             replace,
@@ -115,7 +117,11 @@ fn stored(
         return Ok(spec);
     }
     let fresh = now.compile(rollout, &spec, around)?;
-    let weights: Vec<(ReleaseName, Weight)> = spec.split.iter().map(|(name, weight)| (name.clone(), *weight)).collect();
+    let weights: Vec<(ReleaseName, Weight)> = spec
+        .split
+        .iter()
+        .map(|(name, weight)| (name.clone(), *weight))
+        .collect();
     let split = match now.named(rollout) {
         Some(live) => live.table().split().rebalance(&weights),
         None => Ok(fresh.split().clone()),

@@ -102,7 +102,10 @@ mod tests {
         assert_eq!(found.len(), 2);
         let user = found.iter().find(|s| s.hash.is_some()).expect("the user");
         assert_eq!(user.hash, Some(UserHash::of(b"42")));
-        assert_eq!((user.bucket.get(), user.release, user.reason), (999_999, ReleaseIdx(1), Reason::Split));
+        assert_eq!(
+            (user.bucket.get(), user.release, user.reason),
+            (999_999, ReleaseIdx(1), Reason::Split)
+        );
         assert!(seen.lately(start.after(Duration::from_secs(3720))).is_empty());
     }
 

@@ -27,8 +27,12 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
         };
         metrics.request(place, status);
         metrics.duration(duration);
-        if let Some((_, decision)) = decided {
+        if let Some((live, decision)) = decided {
             metrics.decision(decision.reason.index(), ctx.identity.source().index());
+            if let Some(id) = ctx.identity.id() {
+                live.seen()
+                    .note(id.as_bytes(), ctx.identity.user().is_some(), decision, clock::tick());
+            }
         }
         if ctx.aborted {
             metrics.abort();

@@ -29,7 +29,9 @@ pub enum EditError {
         cause: crate::identity::IdError,
     },
     /// Single users would be left on a release that is no more.
-    #[error("{users} single users are pinned to releases that the new spec has not: unset them first, or keep the release")]
+    #[error(
+        "{users} single users are pinned to releases that the new spec has not: unset them first, or keep the release"
+    )]
     Stranded {
         /// How many.
         users: usize,
@@ -101,7 +103,11 @@ impl Table {
     /// When some are pinned to a release that this table has not.
     pub fn adopt_users(&mut self, before: &Self) -> Result<(), EditError> {
         let same = before.releases.len() == self.releases.len()
-            && before.releases.iter().zip(&self.releases).all(|(a, b)| a.name == b.name);
+            && before
+                .releases
+                .iter()
+                .zip(&self.releases)
+                .all(|(a, b)| a.name == b.name);
         if same {
             self.users = before.users.clone();
             return Ok(());

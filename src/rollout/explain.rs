@@ -73,18 +73,30 @@ impl Told for Path {
 
 impl Table {
     /// Decides, and says why. `spec` is what this table was compiled from.
-    pub fn explain(&self, spec: &RolloutSpec, identity: &Identity, request: &impl Attributes) -> (Decision, Explanation) {
+    pub fn explain(
+        &self,
+        spec: &RolloutSpec,
+        identity: &Identity,
+        request: &impl Attributes,
+    ) -> (Decision, Explanation) {
         let mut path = Path::default();
         let decision = self.walk(identity, request, &mut path);
         let mut steps = vec![step(
             "kill",
             path.killed,
-            if path.killed { "the rollout is killed: everyone gets stable" } else { "the rollout is not killed" },
+            if path.killed {
+                "the rollout is killed: everyone gets stable"
+            } else {
+                "the rollout is not killed"
+            },
         )];
         if let Some(listed) = path.single {
             steps.push(step("user", listed, &self.single_why(identity, &decision, listed)));
             for (place, met) in path.targets.iter().enumerate() {
-                let why = spec.targets.get(place).map(|target| target_why(target, *met, identity, request));
+                let why = spec
+                    .targets
+                    .get(place)
+                    .map(|target| target_why(target, *met, identity, request));
                 steps.push(step(&format!("targets[{place}]"), *met, &why.unwrap_or_default()));
             }
             if !listed && !path.targets.last().copied().unwrap_or(false) {
@@ -116,7 +128,11 @@ impl Table {
         let Some(bucket) = decision.bucket else {
             return "there is no user id, so no bucket: stable".to_owned();
         };
-        let range = self.split.by_bucket().iter().find(|r| (r.from..r.to).contains(&bucket.get()));
+        let range = self
+            .split
+            .by_bucket()
+            .iter()
+            .find(|r| (r.from..r.to).contains(&bucket.get()));
         let (from, to) = range.map_or((0, 0), |r| (r.from, r.to - 1));
         format!("bucket {} is in {name}'s range {from} to {to}", bucket.get())
     }
@@ -197,7 +213,10 @@ fn attribute(when: &When, request: &impl Attributes) -> (String, Option<String>)
     let text = |bytes: Option<&[u8]>| bytes.map(|b| String::from_utf8_lossy(b).into_owned());
     if let Some(name) = &when.header {
         let field = http::HeaderName::from_bytes(name.as_bytes()).ok();
-        return (format!("header {name}"), field.and_then(|field| text(request.header(&field))));
+        return (
+            format!("header {name}"),
+            field.and_then(|field| text(request.header(&field))),
+        );
     }
     if let Some(name) = &when.cookie {
         return (format!("cookie {name}"), text(request.cookie(name)));
@@ -208,7 +227,10 @@ fn attribute(when: &When, request: &impl Attributes) -> (String, Option<String>)
     if when.path.is_some() {
         return ("path".to_owned(), Some(request.path().to_owned()));
     }
-    ("client address".to_owned(), request.client_ip().map(|ip| ip.to_string()))
+    (
+        "client address".to_owned(),
+        request.client_ip().map(|ip| ip.to_string()),
+    )
 }
 
 fn test(when: &When) -> String {
@@ -220,6 +242,8 @@ fn test(when: &When) -> String {
         ("path", &when.path),
         ("cidr", &when.cidr),
     ];
-    let written = tests.iter().find_map(|(key, value)| Some(format!("{key} {:?}", value.as_deref()?)));
+    let written = tests
+        .iter()
+        .find_map(|(key, value)| Some(format!("{key} {:?}", value.as_deref()?)));
     written.unwrap_or_default()
 }

@@ -97,11 +97,7 @@ impl Table {
     ///
     /// # Errors
     /// Everything that is wrong with the spec.
-    pub fn compile(
-        name: &RolloutName,
-        spec: &RolloutSpec,
-        known: &Known<'_>,
-    ) -> Result<Self, Vec<Problem>> {
+    pub fn compile(name: &RolloutName, spec: &RolloutSpec, known: &Known<'_>) -> Result<Self, Vec<Problem>> {
         let mut work = Compiling {
             spec,
             known,
@@ -151,7 +147,9 @@ impl Table {
             };
         }
         let bucket = identity.id().map(|id| self.salt.bucket(id.as_bytes()));
-        let (release, reason) = self.pinned(identity, request, told).unwrap_or_else(|| self.divided(bucket));
+        let (release, reason) = self
+            .pinned(identity, request, told)
+            .unwrap_or_else(|| self.divided(bucket));
         Decision {
             release,
             bucket,

@@ -19,10 +19,11 @@ use thiserror::Error;
 use super::listen::{Opened, Prepared, boxed};
 use super::settings::{ListenerSettings, ServerSettings};
 use super::signals::Signals;
+use super::state::{self, StateError};
 use super::tls::{Certificate, Renewal};
 use crate::admin;
 use crate::config::Config;
-use crate::control::{Live, Slot, Surroundings};
+use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
 use crate::proxy::settings::RouteTarget;
 use crate::proxy::{Edge, Gateway, GatewayParts, Routes, Target};
@@ -48,6 +49,8 @@ pub struct RunOptions {
     pub daemon: bool,
     /// Take the listening sockets over from a running process.
     pub upgrade: bool,
+    /// Serve by the copy of the store, for reading only: the way on when the store itself is damaged.
+    pub from_snapshot: bool,
 }
 
 /// Why it does not start.
@@ -70,9 +73,9 @@ pub enum StartError {
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] OpenError),
-    /// A rollout; the configuration has checked it, so this is not expected.
-    #[error("rollout {0}: {1}: {2}")]
-    Rollout(RolloutName, String, String),
+    /// The store, or what is in it.
+    #[error(transparent)]
+    State(#[from] StateError),
 }
 
 /// Runs until a signal ends the process. `announce` is given every address that is listened on.
@@ -89,14 +92,17 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
     let max_idle = config.pools.first().map_or(0, |p| p.connections.max_idle);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
     watch_connections(&pools);
-    let live = Arc::new(live(&config, &pools)?);
+    let live = Arc::new(Live::new(surroundings(&config, &pools)));
+    let store = state::open(&config.store, options.from_snapshot)?;
+    state::start(&store, &live, &config.rollouts)?;
+    let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
     let gateway = gateway(&config, &live, &pools, &access_log, &draining);
     let mut server = server(&config.server, options, max_idle);
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
     listeners(&mut server, &config, &proxy, options, announce)?;
     if let Some(settings) = &config.admin {
         let state = admin::State {
-            live,
+            controller: Arc::clone(&controller),
             pools: Arc::clone(&pools),
             draining: Arc::clone(&draining),
         };
@@ -108,6 +114,9 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
         server.add_boxed_service(boxed(Prepared::new(service, opened.1)));
     }
     server.add_service(background_service("upkeep", Upkeep::new(pools)));
+    let follower = Follower::new(store, live);
+    let clerk = Clerk::new(controller, config.store.keep_history);
+    server.add_service(background_service("state", state::Following { follower, clerk }));
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -129,17 +138,13 @@ fn start_access_log(access_log: &AccessLog) {
     }
 }
 
-fn live(config: &Config, pools: &Arc<Pools>) -> Result<Live, StartError> {
+fn surroundings(config: &Config, pools: &Arc<Pools>) -> Surroundings {
     let by_name = Arc::clone(pools);
-    let around = Surroundings {
+    Surroundings {
         slots: slots(config),
         routes: config.routes.iter().map(|r| r.id.to_string()).collect(),
         pool: Box::new(move |name| by_name.index(name)),
-    };
-    Live::start(1, &config.rollouts, &around).map_err(|problems| match problems.into_iter().next() {
-        Some((name, problem)) => StartError::Rollout(name, problem.path, problem.message),
-        None => StartError::Certificate("a rollout cannot be compiled".to_owned()),
-    })
+    }
 }
 
 /// The rollouts that routes select, each once.

@@ -4,6 +4,8 @@
 pub const PROXY: &str = "switchyard::proxy";
 /// Pools, endpoints, health and name resolution.
 pub const UPSTREAM: &str = "switchyard::upstream";
+/// The store of rollouts.
+pub const STORE: &str = "switchyard::store";
 /// The admin listener.
 pub const ADMIN: &str = "switchyard::admin";
 /// The process: listeners, signals, drain, upgrade, its logs.
@@ -12,5 +14,3 @@ pub const SERVER: &str = "switchyard::server";
 pub const CONFIG: &str = "switchyard::config";
 /// The live state: changes that cannot be followed, and what is due.
 pub const CONTROL: &str = "switchyard::control";
-/// The store.
-pub const STORE: &str = "switchyard::store";

@@ -35,8 +35,15 @@ impl Proxy {
     pub fn start_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file: PathBuf = std::env::temp_dir().join(format!("switchyard-it-{}-{number}.yaml", std::process::id()));
-        let text =
-            format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}");
+        // Nothing is kept, unless the test says where.
+        let store = if yaml.starts_with("store:") || yaml.contains("\nstore:") {
+            ""
+        } else {
+            "store: { memory: {} }\n"
+        };
+        let text = format!(
+            "listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{store}{yaml}"
+        );
         std::fs::write(&file, text).expect("configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {

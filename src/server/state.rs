@@ -1,0 +1,90 @@
+//! Opens the store, and has the first state live before anything is served; then follows it for as long as the process
+//! lives.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use log::{info, warn};
+use pingora::server::ShutdownWatch;
+use pingora::services::background::BackgroundService;
+use thiserror::Error;
+
+use crate::control::{Clerk, Follower, Live, StartError};
+use crate::rollout::{RolloutName, RolloutSpec};
+use crate::store::settings::{StorePlace, StoreSettings};
+use crate::store::{EmbeddedSettings, EmbeddedStore, MemoryStore, Store, StoreError};
+use crate::telemetry::targets;
+
+/// Why there is no state to serve by.
+#[derive(Debug, Error)]
+pub enum StateError {
+    /// The store cannot be opened.
+    #[error("{0}; to go on serving from its last copy, read-only: serve --from-snapshot")]
+    Open(StoreError),
+    /// It can, but what is in it cannot be served.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// There is no runtime to load it in.
+    #[error("the state cannot be loaded: {0}")]
+    Runtime(std::io::Error),
+    /// A copy is asked for where there is none.
+    #[error("a memory store has no snapshot: leave --from-snapshot out")]
+    NoSnapshot,
+}
+
+/// Opens the store that the settings name.
+///
+/// # Errors
+/// When it cannot be opened.
+pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Store>, StateError> {
+    match &settings.place {
+        StorePlace::Memory if from_snapshot => Err(StateError::NoSnapshot),
+        StorePlace::Memory => Ok(Arc::new(MemoryStore::new())),
+        StorePlace::Embedded(path) if from_snapshot => {
+            let store = EmbeddedStore::open_snapshot(path).map_err(|e| StateError::Start(e.into()))?;
+            warn!(
+                target: targets::SERVER,
+                "serving from the copy of {}: changes are refused until the program is started without --from-snapshot",
+                path.display()
+            );
+            Ok(Arc::new(store))
+        }
+        StorePlace::Embedded(path) => {
+            let store = EmbeddedStore::open(&EmbeddedSettings::new(path)).map_err(StateError::Open)?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+/// Loads the state, or seeds an empty store, and publishes it.
+///
+/// # Errors
+/// When there is no state to serve by.
+pub fn start(store: &Arc<dyn Store>, live: &Arc<Live>, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(StateError::Runtime)?;
+    runtime.block_on(Follower::new(Arc::clone(store), Arc::clone(live)).start(seed))?;
+    info!(target: targets::SERVER, "state is at revision {}", live.pin().revision().0);
+    Ok(())
+}
+
+/// Follows the store and makes what is due, until the process ends.
+pub struct Following {
+    /// Publishes.
+    pub follower: Follower,
+    /// Makes what is due.
+    pub clerk: Clerk,
+}
+
+#[async_trait]
+impl BackgroundService for Following {
+    async fn start(&self, mut shutdown: ShutdownWatch) {
+        tokio::select! {
+            () = async { tokio::join!(self.follower.run(), self.clerk.run()); } => {}
+            // An error means that the server is gone, which ends it too.
+            _ = shutdown.wait_for(|over| *over) => {}
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Keeps a copy of the file that is whole and on the disk, for the day on which the file itself is damaged.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::fault::Fault;
+use super::file::{StoreFile, with_suffix};
+use super::upkeep::Stop;
+
+/// Pages that are copied before looking whether the program ends.
+const PAGES_AT_ONCE: i32 = 4096;
+
+/// Replaces the copy by one of the present state. Nobody waits for it: it reads like any reader.
+pub(super) fn refresh(file: &StoreFile, stop: &Stop) -> Result<(), Fault> {
+    let copy = StoreFile::copy_of(file.path());
+    // An old and a new program may both be at it.
+    let made = with_suffix(copy.path(), &format!(".{}", std::process::id()));
+    let done = make(file, &made, stop).and_then(|whole| {
+        if whole {
+            std::fs::rename(&made, copy.path())?;
+            sync_folder(copy.path())?;
+        }
+        Ok(whole)
+    });
+    if !matches!(done, Ok(true)) && made.exists() {
+        std::fs::remove_file(&made)?;
+    }
+    done.map(|_whole| ())
+}
+
+/// Copies; false when the program ends before it is done.
+fn make(file: &StoreFile, made: &Path, stop: &Stop) -> Result<bool, Fault> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(made)?;
+    let from = file.open_to_read()?;
+    // Held to the end, or the copy would begin anew with each commit.
+    let whole = from.unchecked_transaction()?;
+    super::read::revision(&whole)?;
+    let mut to = Connection::open(made)?;
+    // Not needed while nobody knows of the file; it is synced once, when it is whole.
+    to.pragma_update(None, "synchronous", "OFF")?;
+    to.query_row("PRAGMA journal_mode = OFF", [], |_| Ok(()))?;
+    {
+        let pages = Backup::new(&whole, &mut to)?;
+        while pages.step(PAGES_AT_ONCE)? != StepResult::Done {
+            if stop.now() {
+                return Ok(false);
+            }
+        }
+    }
+    to.close().map_err(|(_open, error)| error)?;
+    File::open(made)?.sync_all()?;
+    Ok(true)
+}
+
+fn sync_folder(file: &Path) -> Result<(), Fault> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    Ok(File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?)
+}

@@ -1,0 +1,164 @@
+//! What a store does by itself, on two threads of its own: it looks for commits of other programs, and it empties the
+//! log into the file and keeps the copy. Both end when the store is dropped.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+
+use crate::clock;
+use crate::rollout::Revision;
+use crate::telemetry::targets;
+
+use super::fault::Fault;
+use super::{Shared, copy, read};
+
+/// How late another program's commit is seen at most. Looking reads one number from shared memory.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often the length of the log is looked at.
+const TEND_EVERY: Duration = Duration::from_millis(250);
+/// The log is emptied when it is longer: some hundreds of changes, so that readers find their pages quickly.
+const LOG_BYTES_MAX: u64 = 4 << 20;
+
+/// Ends the threads when dropped.
+pub(super) struct Upkeep {
+    stop: Arc<Stop>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Says when to stop.
+#[derive(Default)]
+pub(super) struct Stop {
+    stopped: Mutex<bool>,
+    news: Condvar,
+}
+
+impl Stop {
+    /// Waits; true when it is time to stop.
+    fn within(&self, wait: Duration) -> bool {
+        let mut stopped = self.stopped.lock();
+        if !*stopped {
+            self.news.wait_for(&mut stopped, wait);
+        }
+        *stopped
+    }
+
+    pub(super) fn now(&self) -> bool {
+        *self.stopped.lock()
+    }
+}
+
+impl Upkeep {
+    pub(super) fn start(shared: &Arc<Shared>, copy_every: Duration) -> Result<Self, Fault> {
+        let mut upkeep = Self {
+            stop: Arc::default(),
+            threads: Vec::new(),
+        };
+        let (stop, looked) = (upkeep.stop.clone(), shared.clone());
+        upkeep.spawn("store-look", move || look(&looked, &stop))?;
+        let (stop, tended) = (upkeep.stop.clone(), shared.clone());
+        upkeep.spawn("store-upkeep", move || tend(&tended, &stop, copy_every))?;
+        Ok(upkeep)
+    }
+
+    fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Fault> {
+        self.threads
+            .push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
+        Ok(())
+    }
+}
+
+impl Drop for Upkeep {
+    fn drop(&mut self) {
+        *self.stop.stopped.lock() = true;
+        self.stop.news.notify_all();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                warn!(target: targets::STORE, "store: a thread of the store ended by a panic");
+            }
+        }
+    }
+}
+
+/// Logs the first of a row of failures, and the end of them.
+struct Complaint {
+    about: &'static str,
+    failing: bool,
+}
+
+impl Complaint {
+    fn about(about: &'static str) -> Self {
+        Self { about, failing: false }
+    }
+
+    fn heard<T>(&mut self, shared: &Shared, done: Result<T, Fault>) -> Option<T> {
+        let (about, place) = (self.about, shared.file.place());
+        match done {
+            Ok(done) => {
+                if std::mem::take(&mut self.failing) {
+                    info!(target: targets::STORE, "store {place}: {about} works again");
+                }
+                Some(done)
+            }
+            Err(fault) => {
+                if !std::mem::replace(&mut self.failing, true) {
+                    warn!(target: targets::STORE, "{about} fails, and is tried again: {}", fault.told(place));
+                }
+                None
+            }
+        }
+    }
+}
+
+fn look(shared: &Shared, stop: &Stop) {
+    let mut complaint = Complaint::about("looking for changes by other programs");
+    let (mut db, mut seen) = (None, None);
+    while !stop.within(LOOK_EVERY) {
+        let looked = look_once(shared, db.take(), seen);
+        if let Some((open, version)) = complaint.heard(shared, looked) {
+            (db, seen) = (Some(open), Some(version));
+        }
+    }
+}
+
+/// A look at the file's version, and at its revision if that moved.
+fn look_once(shared: &Shared, db: Option<Connection>, seen: Option<i64>) -> Result<(Connection, i64), Fault> {
+    let (db, seen) = match db {
+        Some(db) => (db, seen),
+        None => (shared.file.open_to_read()?, None),
+    };
+    let version = db
+        .prepare_cached("PRAGMA data_version")?
+        .query_row([], |row| row.get(0))?;
+    if seen != Some(version) {
+        shared.feed.look(|| read::revision(&db))?;
+    }
+    Ok((db, version))
+}
+
+fn tend(shared: &Shared, stop: &Stop, copy_every: Duration) {
+    let (mut emptying, mut copying) = (Complaint::about("emptying the log"), Complaint::about("copying"));
+    let latest = shared.feed.latest();
+    let mut copied: Option<(Revision, Instant)> = None;
+    while !stop.within(TEND_EVERY) {
+        let log_bytes = std::fs::metadata(shared.file.log_path()).map_or(0, |log| log.len());
+        if log_bytes > LOG_BYTES_MAX {
+            emptying.heard(shared, empty_log(shared));
+        }
+        let (revision, now) = (*latest.borrow(), clock::now());
+        let due = copied.is_none_or(|(of, at)| of != revision && now.duration_since(at) >= copy_every);
+        if due && revision > Revision(0) {
+            copying.heard(shared, copy::refresh(&shared.file, stop));
+            copied = Some((revision, now));
+        }
+    }
+}
+
+/// Moves the log's pages into the file. Waits for nobody and makes nobody wait: what readers still need, stays.
+fn empty_log(shared: &Shared) -> Result<(), Fault> {
+    let db = shared.file.open_to_write()?;
+    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+}

@@ -1,0 +1,210 @@
+//! The fold of facts, in maps.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, Scheduled, SegmentName, UserEntry, UserGroup};
+
+use crate::store::piece::UsersPiece;
+use crate::store::{Loaded, USERS_IN_A_FACT};
+
+/// The state of all rollouts.
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) rollouts: BTreeMap<RolloutName, RolloutSpec>,
+    pub(super) users: BTreeMap<RolloutName, BTreeMap<Box<str>, UserEntry>>,
+    pub(super) segments: BTreeMap<SegmentName, BTreeSet<Box<str>>>,
+    /// Of the last change to each.
+    rollout_revisions: BTreeMap<RolloutName, Revision>,
+    segment_revisions: BTreeMap<SegmentName, Revision>,
+    pub(super) schedule: BTreeMap<Revision, Scheduled>,
+}
+
+impl State {
+    /// All of it as facts.
+    pub(super) fn facts(&self) -> Vec<Loaded> {
+        let mut loaded = Vec::new();
+        let mut add = |revision: Option<&Revision>, facts: Vec<Fact>| {
+            let revision = revision.copied().unwrap_or_default();
+            loaded.extend(facts.into_iter().map(|fact| Loaded { revision, fact }));
+        };
+        for (name, members) in &self.segments {
+            add(self.segment_revisions.get(name), whole_segment(name, members));
+        }
+        for (name, spec) in &self.rollouts {
+            let revision = self.rollout_revisions.get(name);
+            add(revision, vec![rollout(name, Some(spec.clone()))]);
+            if let Some(users) = self.users.get(name) {
+                add(revision, all_users(name, users, false));
+            }
+        }
+        for (id, entry) in &self.schedule {
+            add(Some(id), vec![scheduled(*id, Some(entry.clone()))]);
+        }
+        loaded
+    }
+
+    /// Makes a fact true, and yields what would undo that.
+    pub(super) fn apply(&mut self, revision: Revision, fact: &Fact) -> Vec<Fact> {
+        match fact {
+            Fact::Rollout { rollout, .. } | Fact::Users { rollout, .. } => {
+                self.rollout_revisions.insert(rollout.clone(), revision);
+            }
+            Fact::Segment { segment, .. } => {
+                self.segment_revisions.insert(segment.clone(), revision);
+            }
+            Fact::NoSegment { .. } | Fact::Scheduled { .. } | Fact::NotScheduled { .. } => {}
+        }
+        match fact {
+            Fact::Rollout { rollout: name, spec } => self.set_rollout(name, spec.as_deref()),
+            Fact::Users {
+                rollout,
+                replace,
+                unset,
+                set,
+            } => self.set_users(rollout, *replace, unset, set),
+            Fact::Segment {
+                segment,
+                replace,
+                remove,
+                add,
+            } => self.set_segment(segment, *replace, remove, add),
+            Fact::NoSegment { segment } => {
+                let before = self.segments.remove(segment);
+                before
+                    .map(|members| whole_segment(segment, &members))
+                    .unwrap_or_default()
+            }
+            Fact::Scheduled { id, entry } => {
+                let before = self.schedule.insert(*id, (**entry).clone());
+                vec![scheduled(*id, before)]
+            }
+            Fact::NotScheduled { id } => {
+                let before = self.schedule.remove(id);
+                before.map(|entry| scheduled(*id, Some(entry))).into_iter().collect()
+            }
+        }
+    }
+
+    fn set_rollout(&mut self, name: &RolloutName, spec: Option<&RolloutSpec>) -> Vec<Fact> {
+        let Some(spec) = spec else {
+            let Some(before) = self.rollouts.remove(name) else {
+                return Vec::new();
+            };
+            let users = self.users.remove(name).unwrap_or_default();
+            let mut undo = vec![rollout(name, Some(before))];
+            undo.extend(all_users(name, &users, false));
+            return undo;
+        };
+        vec![rollout(name, self.rollouts.insert(name.clone(), spec.clone()))]
+    }
+
+    fn set_users(&mut self, name: &RolloutName, replace: bool, unset: &[Box<str>], set: &[UserGroup]) -> Vec<Fact> {
+        let users = self.users.entry(name.clone()).or_default();
+        let undo = if replace {
+            let undo = all_users(name, users, true);
+            users.clear();
+            undo
+        } else {
+            touched_users(name, users, unset, set)
+        };
+        for user in unset {
+            users.remove(user);
+        }
+        for group in set {
+            for user in &group.users {
+                let entry = UserEntry {
+                    release: group.release.clone(),
+                    until: group.until,
+                };
+                users.insert(user.clone(), entry);
+            }
+        }
+        undo
+    }
+
+    fn set_segment(&mut self, name: &SegmentName, replace: bool, remove: &[Box<str>], add: &[Box<str>]) -> Vec<Fact> {
+        let undo = match self.segments.get(name) {
+            None => vec![Fact::NoSegment { segment: name.clone() }],
+            Some(before) if replace => whole_segment(name, before),
+            Some(before) => {
+                let touched = remove.iter().chain(add).cloned();
+                let (add, remove) = touched.partition(|user| before.contains(user));
+                vec![Fact::Segment {
+                    segment: name.clone(),
+                    replace: false,
+                    remove,
+                    add,
+                }]
+            }
+        };
+        let members = self.segments.entry(name.clone()).or_default();
+        if replace {
+            members.clear();
+        }
+        for user in remove {
+            members.remove(user);
+        }
+        members.extend(add.iter().cloned());
+        undo
+    }
+}
+
+fn rollout(name: &RolloutName, spec: Option<RolloutSpec>) -> Fact {
+    Fact::Rollout {
+        rollout: name.clone(),
+        spec: spec.map(Box::new),
+    }
+}
+
+fn scheduled(id: Revision, entry: Option<Scheduled>) -> Fact {
+    match entry {
+        Some(entry) => Fact::Scheduled {
+            id,
+            entry: Box::new(entry),
+        },
+        None => Fact::NotScheduled { id },
+    }
+}
+
+fn all_users(name: &RolloutName, users: &BTreeMap<Box<str>, UserEntry>, replace: bool) -> Vec<Fact> {
+    let mut piece = UsersPiece::new(name, replace);
+    let mut facts: Vec<Fact> = users
+        .iter()
+        .filter_map(|(user, entry)| piece.pin(user, &entry.release, entry.until))
+        .collect();
+    facts.extend(piece.finish());
+    facts
+}
+
+fn touched_users(
+    name: &RolloutName,
+    users: &BTreeMap<Box<str>, UserEntry>,
+    unset: &[Box<str>],
+    set: &[UserGroup],
+) -> Vec<Fact> {
+    let mut piece = UsersPiece::new(name, false);
+    let touched = unset.iter().chain(set.iter().flat_map(|group| &group.users));
+    let mut facts: Vec<Fact> = touched
+        .filter_map(|user| match users.get(user) {
+            Some(entry) => piece.pin(user, &entry.release, entry.until),
+            None => piece.unpin(user),
+        })
+        .collect();
+    facts.extend(piece.finish());
+    facts
+}
+
+/// A segment and its members; the first fact replaces what there is.
+fn whole_segment(name: &SegmentName, members: &BTreeSet<Box<str>>) -> Vec<Fact> {
+    let all: Vec<&Box<str>> = members.iter().collect();
+    let mut pieces = all.chunks(USERS_IN_A_FACT);
+    let fact = |replace, piece: &[&Box<str>]| Fact::Segment {
+        segment: name.clone(),
+        replace,
+        remove: Vec::new(),
+        add: piece.iter().map(|user| (*user).clone()).collect(),
+    };
+    let mut facts = vec![fact(true, pieces.next().unwrap_or_default())];
+    facts.extend(pieces.map(|piece| fact(false, piece)));
+    facts
+}

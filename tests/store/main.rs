@@ -1,0 +1,7 @@
+//! Proofs of the store: one contract for every kind of store, and what a file must survive.
+
+mod contract;
+mod dice;
+mod embedded;
+mod make;
+mod model;
