@@ -6,6 +6,7 @@ mod history;
 mod memory;
 mod piece;
 mod standing;
+mod undo;
 
 use std::sync::Arc;
 

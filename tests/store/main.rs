@@ -3,5 +3,6 @@
 mod contract;
 mod dice;
 mod embedded;
+mod history;
 mod make;
 mod model;
