@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use switchyard::rollout::{Fact, Moment, Revision, UserEntry};
-use switchyard::store::{
-    Answered, CommitError, EmbeddedStore, Event, Expired, HistoryQuery, MemoryStore, Store, StoreError, USERS_IN_A_FACT,
-};
+use switchyard::store::{Answered, CommitError, Event, Expired, HistoryQuery, Store, StoreError, USERS_IN_A_FACT};
 
 use crate::dice::Dice;
 use crate::history;
 use crate::make::{
-    asked, commit, commit_at, delete, group, load, must, next, now, pin, pins, put, release, rollout, scheduled,
-    segment,
+    asked, commit, commit_at, delete, group, load, must, next, now, pin, pins, put, release, rollout, segment,
 };
 use crate::model::Model;
 
