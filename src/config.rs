@@ -2,8 +2,14 @@
 //! start.
 
 mod build;
+mod check;
+mod places;
 mod problem;
+mod shape;
+mod tree;
+mod typed;
 mod value;
+mod variables;
 mod written;
 
 use std::path::Path;
@@ -17,6 +23,9 @@ use crate::rollout::{RolloutName, RolloutSpec};
 use crate::server::settings::{ListenerSettings, ServerSettings};
 use crate::telemetry::settings::AccessLogSettings;
 use crate::upstream::PoolSettings;
+
+use places::Places;
+use variables::Replaced;
 
 pub use problem::Problem;
 
@@ -88,10 +97,13 @@ pub fn load(file: &Path) -> Result<Config, LoadError> {
 /// # Errors
 /// All that is wrong with it, in the order of the text.
 pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
-    let text = value::substituted(name, text, env)?;
-    let written: written::File = serde_yaml::from_str(&text).map_err(|e| vec![Problem::of_yaml(name, &e)])?;
-    let places = problem::Places::new(name, &text);
-    build::config(written, &places)
+    let replaced = Replaced::new(text, env);
+    let mut places = Places::new(name, &replaced);
+    let file = typed::file(&replaced, &mut places);
+    match file {
+        Some(file) => build::config(file, places),
+        None => Err(places.into_problems()),
+    }
 }
 
 /// The JSON Schema of the file, for editors.

@@ -3,6 +3,7 @@
 mod pool;
 mod route;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -10,31 +11,30 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::Config;
-use super::problem::{Places, Problem};
+use super::places::Places;
+use super::problem::Problem;
 use super::written as w;
 use crate::admin::settings::AdminSettings;
-use crate::identity::{self, Anonymous, Normalise, Secret, Source};
+use crate::identity::{self, Anonymous, Secret, Source};
 use crate::proxy::settings::Limits;
 use crate::rollout::{PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
-use crate::telemetry::settings::{AccessLogSettings, LogFormat, LogTarget, UserIdShown};
+use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::PoolSettings;
 
 /// Collects problems while the parts are built.
 pub(super) struct Building<'a> {
-    places: &'a Places<'a>,
-    problems: Vec<Problem>,
+    places: Places<'a>,
     warnings: Vec<Problem>,
 }
 
-/// Builds the configuration.
-pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>> {
+/// Builds the configuration, with everything that is wrong: what `places` has noted already, and what is found here.
+pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>> {
     let mut work = Building {
         places,
-        problems: Vec::new(),
         warnings: Vec::new(),
     };
-    let server = work.server(file.server);
+    let server = server(file.server);
     let listeners = work.listeners(file.listeners);
     let admin = work.admin(file.admin);
     let identity = work.identity(file.identity);
@@ -43,9 +43,9 @@ pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
     let limits = limits(&file.limits);
     let access_log = access_log(&file.access_log);
-    work.problems.sort_by_key(|p| (p.line, p.column));
-    if !work.problems.is_empty() {
-        return Err(work.problems);
+    let problems = work.places.into_problems();
+    if !problems.is_empty() {
+        return Err(problems);
     }
     Ok(Config {
         server,
@@ -63,13 +63,11 @@ pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>
 
 impl Building<'_> {
     pub(super) fn note(&mut self, key: &str, message: impl Into<String>) {
-        let problem = self.places.problem(key, message);
-        self.problems.push(problem);
+        self.places.note(key, message);
     }
 
     fn warn(&mut self, key: &str, message: impl Into<String>) {
-        let warning = self.places.problem(key, message);
-        self.warnings.push(warning);
+        self.warnings.extend(self.places.problem(key, message));
     }
 
     /// Notes an error under a key, or yields the value.
@@ -95,23 +93,6 @@ impl Building<'_> {
             key,
             address.map_err(|_| format!("{text:?} is no address and port: write one such as 127.0.0.1:8080")),
         )
-    }
-
-    fn server(&mut self, written: w::Server) -> ServerSettings {
-        let default = ServerSettings::default();
-        if written.threads == Some(0) {
-            self.note("server.threads", "is 0: write at least 1");
-        }
-        ServerSettings {
-            threads: written.threads.map_or(default.threads, usize::from),
-            pid_file: written.pid_file.unwrap_or(default.pid_file),
-            upgrade_sock: written.upgrade_sock.unwrap_or(default.upgrade_sock),
-            drain: written.drain.map_or(default.drain, |s| s.0),
-            drain_delay: written.drain_delay.map_or(default.drain_delay, |s| s.0),
-            error_log: written.error_log,
-            user: written.user,
-            group: written.group,
-        }
     }
 
     fn listeners(&mut self, written: Vec<w::Listener>) -> Vec<ListenerSettings> {
@@ -155,19 +136,10 @@ impl Building<'_> {
         listeners
     }
 
-    fn admin(&mut self, written: Option<w::Admin>) -> Option<AdminSettings> {
+    fn admin(&mut self, written: w::Admin) -> Option<AdminSettings> {
         let settings = match written {
-            None => return Some(AdminSettings::default()),
-            Some(w::Admin::Word(word)) => {
-                if word != "off" {
-                    self.note(
-                        "admin",
-                        format!("{word:?} is not known: write off, or address: 127.0.0.1:9180"),
-                    );
-                }
-                return None;
-            }
-            Some(w::Admin::Settings(settings)) => settings,
+            w::Admin::Word(w::AdminWord::Off) => return None,
+            w::Admin::Settings(settings) => settings,
         };
         let address = self.address("admin.address", &settings.address)?;
         if !address.ip().is_loopback() {
@@ -186,20 +158,11 @@ impl Building<'_> {
     }
 
     fn identity(&mut self, written: w::Identity) -> identity::Settings {
-        let default = identity::Settings::default();
-        let by_default = written.trusted_peers.is_none();
-        let sources = match written.sources {
-            Some(list) => list.iter().enumerate().filter_map(|(n, s)| self.source(n, s)).collect(),
-            None => default.sources,
-        };
-        let trusted_peers = match written.trusted_peers {
-            Some(list) => list
-                .iter()
-                .enumerate()
-                .filter_map(|(n, t)| self.network(n, t))
-                .collect(),
-            None => default.trusted_peers,
-        };
+        let by_default = !self.places.is_written("identity.trusted_peers");
+        let each = written.sources.iter().enumerate();
+        let sources: Vec<Source> = each.filter_map(|(n, s)| self.source(n, s)).collect();
+        let each = written.trusted_peers.iter().enumerate();
+        let trusted_peers: Vec<IpNet> = each.filter_map(|(n, t)| self.network(n, t)).collect();
         let header = sources.iter().any(|s| matches!(s, Source::Header(_)));
         if header && by_default {
             self.warn(
@@ -207,7 +170,7 @@ impl Building<'_> {
                 "only loopback may send the identity header; from others it is removed: list your load balancers",
             );
         }
-        if trusted_peers.iter().any(|net: &IpNet| net.prefix_len() == 0) {
+        if trusted_peers.iter().any(|net| net.prefix_len() == 0) {
             self.warn(
                 "identity.trusted_peers",
                 "trusts everyone to say who they are: list your load balancers instead",
@@ -216,9 +179,7 @@ impl Building<'_> {
         identity::Settings {
             sources,
             trusted_peers,
-            normalise: written
-                .normalise
-                .map_or(default.normalise, |list| list.into_iter().map(normalise).collect()),
+            normalise: written.normalise.into_iter().map(Into::into).collect(),
             anonymous: self.anonymous(written.anonymous),
         }
     }
@@ -251,21 +212,11 @@ impl Building<'_> {
         self.take(&format!("identity.trusted_peers[{n}]"), net)
     }
 
-    fn anonymous(&mut self, written: Option<w::Anonymous>) -> Anonymous {
+    fn anonymous(&mut self, written: w::Anonymous) -> Anonymous {
         let cookie = match written {
-            None => return Anonymous::Stable,
-            Some(w::Anonymous::Word(word)) => {
-                match word.as_str() {
-                    "stable" => {}
-                    "reject" => return Anonymous::Reject,
-                    _ => self.note(
-                        "identity.anonymous",
-                        format!("{word:?} is not known: write stable, reject, or cookie and secret_file"),
-                    ),
-                }
-                return Anonymous::Stable;
-            }
-            Some(w::Anonymous::Cookie(cookie)) => cookie,
+            w::Anonymous::Word(w::AnonymousWord::Stable) => return Anonymous::Stable,
+            w::Anonymous::Word(w::AnonymousWord::Reject) => return Anonymous::Reject,
+            w::Anonymous::Cookie(cookie) => cookie,
         };
         let key = "identity.anonymous.secret_file";
         let path = cookie.secret_file.display();
@@ -285,73 +236,61 @@ impl Building<'_> {
 
     fn rollouts(
         &mut self,
-        written: std::collections::BTreeMap<String, RolloutSpec>,
+        written: BTreeMap<RolloutName, RolloutSpec>,
         pools: &[PoolSettings],
     ) -> Vec<(RolloutName, RolloutSpec)> {
+        // Without the section, no pool is known; that is one problem, not one for each release.
+        let blind = self.places.is_cut("pools");
         let place = |name: &PoolName| {
-            let place = pools.iter().position(|pool| pool.name == *name)?;
+            let place = pools.iter().position(|pool| pool.name == *name);
+            let place = place.or(blind.then_some(0))?;
             u16::try_from(place).ok().map(PoolIdx)
         };
-        let mut rollouts = Vec::with_capacity(written.len());
-        for (name, spec) in written {
-            let Some(name) = self.take(&format!("rollouts.{name}"), RolloutName::parse(&name)) else {
-                continue;
-            };
-            if let Err(problems) = Table::compile(&name, &spec, &place) {
+        for (name, spec) in &written {
+            if let Err(problems) = Table::compile(name, spec, &place) {
                 for problem in problems {
                     self.note(&format!("rollouts.{name}.{}", problem.path), problem.message);
                 }
             }
-            rollouts.push((name, spec));
         }
-        rollouts
+        written.into_iter().collect()
     }
 }
 
-fn normalise(written: w::Normalise) -> Normalise {
-    match written {
-        w::Normalise::Trim => Normalise::Trim,
-        w::Normalise::Unquote => Normalise::Unquote,
-        w::Normalise::Lowercase => Normalise::Lowercase,
-        w::Normalise::PercentDecode => Normalise::PercentDecode,
+fn server(written: w::Server) -> ServerSettings {
+    ServerSettings {
+        threads: written
+            .threads
+            .map_or_else(|| ServerSettings::default().threads, |n| usize::from(n.get())),
+        pid_file: written.pid_file,
+        upgrade_sock: written.upgrade_sock,
+        drain: written.drain.0,
+        drain_delay: written.drain_delay.0,
+        error_log: written.error_log,
+        user: written.user,
+        group: written.group,
     }
 }
 
 fn limits(written: &w::Limits) -> Limits {
-    let default = Limits::default();
-    let bytes = |size: &super::value::Size| usize::try_from(size.0).unwrap_or(usize::MAX);
     Limits {
-        header_bytes_max: written
-            .header_bytes_max
-            .as_ref()
-            .map_or(default.header_bytes_max, bytes),
-        headers_max: written.headers_max.unwrap_or(default.headers_max),
-        body_bytes_max: written.body_bytes_max.map(|s| s.0).or(default.body_bytes_max),
-        keepalive_timeout: written.keepalive_timeout.map_or(default.keepalive_timeout, |s| s.0),
-        read_timeout: written.read_timeout.map_or(default.read_timeout, |s| s.0),
-        write_timeout: written.write_timeout.map_or(default.write_timeout, |s| s.0),
+        header_bytes_max: usize::try_from(written.header_bytes_max.0).unwrap_or(usize::MAX),
+        headers_max: written.headers_max,
+        body_bytes_max: written.body_bytes_max.map(|size| size.0),
+        keepalive_timeout: written.keepalive_timeout.0,
+        read_timeout: written.read_timeout.0,
+        write_timeout: written.write_timeout.0,
     }
 }
 
 fn access_log(written: &w::AccessLog) -> AccessLogSettings {
-    let default = AccessLogSettings::default();
     AccessLogSettings {
-        path: match written.path.as_deref() {
-            None => default.path,
-            Some("-") => LogTarget::Stdout,
-            Some("off") => LogTarget::Off,
-            Some(path) => LogTarget::File(path.into()),
+        path: match written.path.as_str() {
+            "-" => LogTarget::Stdout,
+            "off" => LogTarget::Off,
+            path => LogTarget::File(path.into()),
         },
-        format: match written.format {
-            None => default.format,
-            Some(w::Format::Json) => LogFormat::Json,
-            Some(w::Format::Combined) => LogFormat::Combined,
-        },
-        user_id: match written.user_id {
-            None => default.user_id,
-            Some(w::Shown::Hashed) => UserIdShown::Hashed,
-            Some(w::Shown::Plain) => UserIdShown::Plain,
-            Some(w::Shown::None) => UserIdShown::None,
-        },
+        format: written.format.into(),
+        user_id: written.user_id.into(),
     }
 }

@@ -1,20 +1,24 @@
 //! The shapes that people write. Every field's comment is also its comment in `conf/switchyard.yaml`.
 
+mod defaults;
 mod pool;
+mod words;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::{Size, Span};
-use crate::rollout::RolloutSpec;
+use crate::rollout::{PoolName, RolloutName, RolloutSpec};
 
 pub use pool::*;
+pub use words::*;
 
 /// The file.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     /// The process.
@@ -22,11 +26,11 @@ pub struct File {
     /// Where clients connect.
     pub listeners: Vec<Listener>,
     /// The admin listener; `off` turns it off.
-    pub admin: Option<Admin>,
+    pub admin: Admin,
     /// Who asks.
     pub identity: Identity,
     /// Groups of equal upstream addresses.
-    pub pools: BTreeMap<String, Pool>,
+    pub pools: BTreeMap<PoolName, Pool>,
     /// Which requests go where; the most specific match wins.
     pub routes: Vec<Route>,
     /// Bounds on what clients send.
@@ -34,23 +38,23 @@ pub struct File {
     /// One line a request.
     pub access_log: AccessLog,
     /// The rollouts to begin with.
-    pub rollouts: BTreeMap<String, RolloutSpec>,
+    pub rollouts: BTreeMap<RolloutName, RolloutSpec>,
 }
 
 /// The process.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Worker threads; the number of cores by default.
-    pub threads: Option<u16>,
+    pub threads: Option<NonZeroU16>,
     /// Written by a daemon.
-    pub pid_file: Option<PathBuf>,
+    pub pid_file: PathBuf,
     /// Where a successor waits for the listening sockets.
-    pub upgrade_sock: Option<PathBuf>,
+    pub upgrade_sock: PathBuf,
     /// How long an old process may finish what is in flight.
-    pub drain: Option<Span>,
+    pub drain: Span,
     /// How long listeners stay open after TERM.
-    pub drain_delay: Option<Span>,
+    pub drain_delay: Span,
     /// Where a daemon's error log goes.
     pub error_log: Option<PathBuf>,
     /// The user a daemon changes to.
@@ -60,7 +64,7 @@ pub struct Server {
 }
 
 /// A listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// `address:port`; port 0 lets the system choose.
@@ -73,7 +77,7 @@ pub struct Listener {
 }
 
 /// The files of a TLS listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
     /// PEM file of the chain, leaf first.
@@ -83,39 +87,47 @@ pub struct ListenerTls {
 }
 
 /// The admin listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Admin {
     /// `off`
-    Word(String),
+    Word(AdminWord),
     /// Its settings.
     Settings(AdminSettings),
 }
 
+/// Instead of the admin listener's settings.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminWord {
+    /// There is none.
+    Off,
+}
+
 /// The admin listener's settings.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct AdminSettings {
     /// `address:port`, on loopback.
     pub address: String,
 }
 
 /// Who asks.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// Where ids are looked for; the first that yields one wins.
-    pub sources: Option<Vec<Source>>,
+    pub sources: Vec<Source>,
     /// The peers that may send the identity header and X-Forwarded-*.
-    pub trusted_peers: Option<Vec<String>>,
+    pub trusted_peers: Vec<String>,
     /// What is done to a value before it is an id.
-    pub normalise: Option<Vec<Normalise>>,
+    pub normalise: Vec<Normalise>,
     /// What happens to those without an id: stable, reject, or a signed cookie.
-    pub anonymous: Option<Anonymous>,
+    pub anonymous: Anonymous,
 }
 
 /// One place where an id may be: exactly one of the keys.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// A header field, from trusted peers only.
@@ -126,32 +138,28 @@ pub struct Source {
     pub query: Option<String>,
 }
 
-/// One step from a value to an id.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalise {
-    /// Spaces around it are dropped.
-    Trim,
-    /// Quotes around it are dropped.
-    Unquote,
-    /// Letters become lower case.
-    Lowercase,
-    /// `%41` becomes `A`.
-    PercentDecode,
-}
-
 /// What happens to those without an id.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Anonymous {
     /// `stable` or `reject`
-    Word(String),
+    Word(AnonymousWord),
     /// A signed cookie that keeps a visitor on one release.
     Cookie(AnonymousCookie),
 }
 
+/// What happens to those without an id, and without a cookie.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnonymousWord {
+    /// They get what targets say of attributes, else stable.
+    Stable,
+    /// They are answered 401.
+    Reject,
+}
+
 /// A signed cookie for visitors.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnonymousCookie {
     /// The cookie's name.
@@ -161,7 +169,7 @@ pub struct AnonymousCookie {
 }
 
 /// A route.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Its name in logs and metrics; made of host and path by default.
@@ -178,7 +186,7 @@ pub struct Route {
 }
 
 /// Which requests.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// `shop.example.com` or `*.example.com`.
@@ -188,7 +196,7 @@ pub struct Match {
 }
 
 /// Cross-origin handling.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// own or passthrough.
@@ -209,11 +217,12 @@ pub struct Cors {
     #[serde(default)]
     pub expose_headers: Vec<String>,
     /// How long a browser may keep the answer.
-    pub max_age: Option<Span>,
+    #[serde(default = "defaults::max_age")]
+    pub max_age: Span,
 }
 
 /// Who answers cross-origin requests.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CorsMode {
     /// This proxy, alone.
@@ -223,53 +232,31 @@ pub enum CorsMode {
 }
 
 /// Bounds on what clients send.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
     /// The largest request head.
-    pub header_bytes_max: Option<Size>,
+    pub header_bytes_max: Size,
     /// The most request header fields.
-    pub headers_max: Option<usize>,
+    pub headers_max: usize,
     /// The largest request body; none by default.
     pub body_bytes_max: Option<Size>,
     /// How long an idle connection is kept.
-    pub keepalive_timeout: Option<Span>,
+    pub keepalive_timeout: Span,
     /// How long one read of a body may take.
-    pub read_timeout: Option<Span>,
+    pub read_timeout: Span,
     /// How long one write of a response may take.
-    pub write_timeout: Option<Span>,
+    pub write_timeout: Span,
 }
 
 /// One line a request.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// `-` for standard output, `off`, or a file.
-    pub path: Option<String>,
+    pub path: String,
     /// json or combined.
-    pub format: Option<Format>,
+    pub format: Format,
     /// hashed, plain or none.
-    pub user_id: Option<Shown>,
-}
-
-/// How a line looks.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// One JSON object.
-    Json,
-    /// The combined format.
-    Combined,
-}
-
-/// How a user id is shown.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Shown {
-    /// Its hash.
-    Hashed,
-    /// As it is.
-    Plain,
-    /// Not at all.
-    None,
+    pub user_id: Shown,
 }
