@@ -68,6 +68,9 @@ pub enum LoadError {
         /// Why.
         cause: String,
     },
+    /// The arguments that stand for a file are wrong: a line each.
+    #[error("{}", .0.join("\n"))]
+    Arguments(Vec<String>),
     /// What is wrong with it, in the order of the file.
     #[error("{}", problem::lines(.0))]
     Invalid(Vec<Problem>),
@@ -115,9 +118,10 @@ pub fn schema() -> serde_json::Value {
 /// The configuration without a file: rollout `default` between two pools, everyone on stable.
 ///
 /// # Errors
-/// When an address or a name is none.
-pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, Vec<Problem>> {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+/// When an address or a name is none: which argument, and what to write.
+pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, LoadError> {
+    // JSON is YAML; and no argument is a variable.
+    let quoted = |text: &str| serde_json::Value::from(text).to_string().replace("${", "$${");
     let text = format!(
         "listeners: [{{ address: {} }}]\n\
          identity: {{ sources: [{{ header: {} }}] }}\n\
@@ -129,5 +133,20 @@ pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Res
         quoted(stable),
         quoted(canary),
     );
-    parse("command line", &text, &|_| None)
+    parse("command line", &text, &|_| None).map_err(|problems| {
+        let told = problems.iter().map(|p| format!("{}: {}", argument(&p.key), p.message));
+        LoadError::Arguments(told.collect())
+    })
+}
+
+/// The argument that a key of [`quick`] came from.
+fn argument(key: &str) -> &str {
+    let arguments = [
+        ("pools.stable.", "--stable"),
+        ("pools.canary.", "--canary"),
+        ("listeners", "--listen"),
+        ("identity", "--user-header"),
+    ];
+    let found = arguments.iter().find(|(prefix, _)| key.starts_with(prefix));
+    found.map_or(key, |(_, argument)| argument)
 }

@@ -13,6 +13,7 @@ use ipnet::IpNet;
 use super::Config;
 use super::places::Places;
 use super::problem::Problem;
+use super::value::Span;
 use super::written as w;
 use crate::admin::settings::AdminSettings;
 use crate::identity::{self, Anonymous, Secret, Source};
@@ -84,6 +85,13 @@ impl Building<'_> {
                     path.display()
                 ),
             );
+        }
+    }
+
+    /// A wait of no time would fail always, or never rest.
+    pub(super) fn positive(&mut self, key: &str, span: Span) {
+        if span.0.is_zero() {
+            self.note(key, "is 0s: write at least 1ms");
         }
     }
 
@@ -188,12 +196,12 @@ impl Building<'_> {
         let key = format!("identity.sources[{n}]");
         match (&written.header, &written.cookie, &written.query) {
             (Some(name), None, None) => {
-                let name =
-                    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no header field name"));
+                let name = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| format!("{name:?} is no header field name: write one such as X-User-Id"));
                 self.take(&format!("{key}.header"), name).map(Source::Header)
             }
-            (None, Some(name), None) => Some(Source::Cookie(name.clone())),
-            (None, None, Some(name)) => Some(Source::Query(name.clone())),
+            (None, Some(name), None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
+            (None, None, Some(name)) => self.named(&format!("{key}.query"), name).map(Source::Query),
             _ => {
                 self.note(
                     &key,
@@ -202,6 +210,14 @@ impl Building<'_> {
                 None
             }
         }
+    }
+
+    fn named(&mut self, key: &str, name: &str) -> Option<String> {
+        if name.is_empty() {
+            self.note(key, "is empty: write a name such as uid");
+            return None;
+        }
+        Some(name.to_owned())
     }
 
     fn network(&mut self, n: usize, text: &str) -> Option<IpNet> {

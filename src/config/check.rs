@@ -66,7 +66,7 @@ impl Checking<'_, '_> {
         match (shape, &mut node.value) {
             (Shape::Any, _) | (Shape::Text(None), Value::Text(_)) | (Shape::Flag, Value::Flag(_)) => true,
             (Shape::Text(Some(kind)), Value::Text(text)) => self.kind(text, kind),
-            (Shape::Words(words), Value::Text(text)) => self.word(text, words),
+            (Shape::Words(words), Value::Text(text)) => self.word(text, words, shape),
             (Shape::Number(least, most), Value::Number(text)) => self.number(text, *least, *most),
             (Shape::List(item), Value::List(items)) => {
                 self.items(items, item);
@@ -80,9 +80,10 @@ impl Checking<'_, '_> {
                 self.record(entries, fields);
                 true
             }
-            (Shape::Either(shapes), value) => match shapes.iter().find(|shape| fits(shape, value)) {
-                Some(shape) => self.node(node, shape),
-                None => self.wrong_type(node, shape),
+            (Shape::Either(shapes), value) => match (shapes.iter().find(|one| fits(one, value)), value) {
+                (Some(Shape::Words(words)), Value::Text(text)) => self.word(text, words, shape),
+                (Some(one), _) => self.node(node, one),
+                (None, _) => self.wrong_type(node, shape),
             },
             (
                 Shape::Text(_)
@@ -115,11 +116,12 @@ impl Checking<'_, '_> {
         sound
     }
 
-    fn word(&mut self, text: &str, words: &[String]) -> bool {
+    /// One of a few words; `shape` is all that may stand there.
+    fn word(&mut self, text: &str, words: &[String], shape: &Shape) -> bool {
         let known = words.iter().any(|word| word == text);
         if !known {
             let near = near(text, words.iter().map(String::as_str));
-            let advice = near.map_or_else(|| choice(words, "or"), str::to_owned);
+            let advice = near.map_or_else(|| shape.advice(), str::to_owned);
             self.note(format!("{} is not known: write {advice}", quoted(text)));
         }
         known

@@ -77,7 +77,13 @@ impl<'a> Places<'a> {
 
     /// Says no more about a key and what is below it.
     pub fn cut(&mut self, key: &str) {
-        self.above.insert(parent(key).to_owned());
+        let mut above = parent(key);
+        self.above.insert(above.to_owned());
+        if above.ends_with(']') {
+            // A list is judged as a whole by what its items say.
+            above = parent(above);
+            self.above.insert(above.to_owned());
+        }
         self.cut.insert(key.to_owned());
     }
 

@@ -95,7 +95,10 @@ pub fn read(text: &str) -> Result<Document, Refusal> {
         let (event, span) = event.map_err(|e| Refusal {
             at: Mark::from(*e.marker()),
             key: String::new(),
-            message: format!("is no YAML: {}: mend this line or the one before it", e.info()),
+            message: match e.info() {
+                "recursion limit exceeded" => too_deep(),
+                info => format!("is no YAML: {info}: mend this line or the one before it"),
+            },
         })?;
         building.event(event, span)?;
     }
@@ -215,8 +218,7 @@ impl Building {
             return Err(self.refusal(from, message));
         }
         if self.open.len() == DEPTH_MAX {
-            let message = format!("is nested deeper than {DEPTH_MAX} levels: no key lies so deep");
-            return Err(self.refusal(from, message));
+            return Err(self.refusal(from, too_deep()));
         }
         if self.wants_key() {
             return Err(self.refusal(from, NOT_A_KEY));
@@ -305,6 +307,10 @@ impl Building {
         }
         Ok(())
     }
+}
+
+fn too_deep() -> String {
+    format!("is nested deeper than {DEPTH_MAX} levels: close some, because no key lies so deep")
 }
 
 /// The number of nodes, at most one more than `most`.

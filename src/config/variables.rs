@@ -74,12 +74,15 @@ impl Replaced {
 /// What is written at the beginning of a text, its value, and why there is none. The stand-in for a missing value is
 /// a word, which is sound YAML wherever a value is.
 fn variable<'a>(text: &'a str, env: &dyn Fn(&str) -> Option<String>) -> (&'a str, String, Option<String>) {
-    let line = text.lines().next().unwrap_or(text);
-    let Some(end) = line.find('}') else {
-        let message = "has a ${ without }: close it, or write $${";
+    let tail = &text[2..];
+    let end = tail
+        .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .unwrap_or(tail.len());
+    let (name, rest) = tail.split_at(end);
+    if name.is_empty() || !rest.starts_with('}') {
+        let message = "has a ${ without a name and a }: write ${NAME}, or $${ for ${ itself";
         return ("${", "unclosed".to_owned(), Some(message.to_owned()));
-    };
-    let name = &line[2..end];
+    }
     let (value, failure) = match env(name) {
         Some(value) if value.contains(['\n', '\r']) => {
             let message = format!("environment variable {name} has a line break: write the value in a file");
@@ -91,7 +94,7 @@ fn variable<'a>(text: &'a str, env: &dyn Fn(&str) -> Option<String>) -> (&'a str
             ("unset".to_owned(), Some(message))
         }
     };
-    (&line[..=end], value, failure)
+    (&text[..end + 3], value, failure)
 }
 
 #[cfg(test)]
@@ -129,7 +132,7 @@ mod tests {
         for (text, why) in [
             ("${B}", "B is not set"),
             ("${BROKEN}", "line break"),
-            ("${A", "without }"),
+            ("${A", "without a name"),
         ] {
             let replaced = Replaced::new(&format!("a: {text}\n"), &env);
             let (from, to) = (Mark { line: 1, column: 4 }, Mark { line: 1, column: 9 });

@@ -25,13 +25,13 @@ pub struct File {
     pub server: Server,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
-    /// The admin listener; `off` turns it off.
+    /// The listener of /healthz, /readyz, /metrics and /api/v1/status; `off` turns it off.
     pub admin: Admin,
     /// Who asks.
     pub identity: Identity,
     /// Groups of equal upstream addresses.
     pub pools: BTreeMap<PoolName, Pool>,
-    /// Which requests go where; the most specific match wins.
+    /// Which requests go where; the most specific match wins, whatever the order.
     pub routes: Vec<Route>,
     /// Bounds on what clients send.
     pub limits: Limits,
@@ -47,13 +47,13 @@ pub struct File {
 pub struct Server {
     /// Worker threads; the number of cores by default.
     pub threads: Option<NonZeroU16>,
-    /// Written by a daemon.
+    /// Written by a daemon (serve -d).
     pub pid_file: PathBuf,
-    /// Where a successor waits for the listening sockets.
+    /// Where a successor (serve -u) waits for the listening sockets.
     pub upgrade_sock: PathBuf,
     /// How long an old process may finish what is in flight.
     pub drain: Span,
-    /// How long listeners stay open after TERM.
+    /// How long listeners stay open after TERM while /readyz says no.
     pub drain_delay: Span,
     /// Where a daemon's error log goes.
     pub error_log: Option<PathBuf>,
@@ -118,11 +118,11 @@ pub struct AdminSettings {
 pub struct Identity {
     /// Where ids are looked for; the first that yields one wins.
     pub sources: Vec<Source>,
-    /// The peers that may send the identity header and X-Forwarded-*.
+    /// The only peers that may send the identity header and X-Forwarded-*.
     pub trusted_peers: Vec<String>,
-    /// What is done to a value before it is an id.
+    /// What is done to a value before it is an id: trim, unquote, lowercase, percent_decode.
     pub normalise: Vec<Normalise>,
-    /// What happens to those without an id: stable, reject, or a signed cookie.
+    /// What happens to those without an id: stable, reject (401), or a signed cookie.
     pub anonymous: Anonymous,
 }
 
@@ -131,10 +131,13 @@ pub struct Identity {
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// A header field, from trusted peers only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
     /// A cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie: Option<String>,
     /// A query parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
 }
 
@@ -177,11 +180,11 @@ pub struct Route {
     /// Which requests; all of them by default.
     #[serde(default, rename = "match")]
     pub matching: Match,
-    /// The rollout that decides, or else `pool`.
+    /// The rollout that decides; or write `pool`.
     pub rollout: Option<String>,
-    /// The pool, or else `rollout`.
+    /// The pool that all of them go to; or write `rollout`.
     pub pool: Option<String>,
-    /// Cross-origin handling.
+    /// Cross-origin handling; without it Origin is dropped and no field is added.
     pub cors: Option<Cors>,
 }
 
@@ -235,15 +238,15 @@ pub enum CorsMode {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The largest request head.
+    /// The largest request head; past it 431.
     pub header_bytes_max: Size,
-    /// The most request header fields.
+    /// The most request header fields; past it 431.
     pub headers_max: usize,
-    /// The largest request body; none by default.
+    /// The largest request body; past it 413; unbounded by default.
     pub body_bytes_max: Option<Size>,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Span,
-    /// How long one read of a body may take.
+    /// How long one read of a request body may take; past it 408.
     pub read_timeout: Span,
     /// How long one write of a response may take.
     pub write_timeout: Span,

@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use super::super::written as w;
 use super::Building;
 use crate::rollout::PoolName;
+use crate::upstream::ConnectProxy;
 use crate::upstream::settings::{
     ClientCertificate, Connections, Ejection, EndpointSettings, HealthCheck, Host, PoolSettings, Probe, ProxySetting,
     Retries, UpstreamTls,
@@ -51,6 +52,7 @@ fn build(work: &mut Building<'_>, key: &str, name: PoolName, written: w::Pool) -
         .filter_map(|(n, e)| endpoint(work, &format!("{key}.endpoints[{n}]"), e))
         .collect();
     let tls = tls(work, key, written.tls, &endpoints);
+    work.positive(&format!("{key}.resolve_interval"), written.resolve_interval);
     PoolSettings {
         name,
         endpoints,
@@ -58,7 +60,7 @@ fn build(work: &mut Building<'_>, key: &str, name: PoolName, written: w::Pool) -
         health_check: written.health_check.map(|check| health_check(work, key, check)),
         ejection: ejection(&written.ejection),
         resolve_interval: written.resolve_interval.0,
-        connections: connections(&written.connections),
+        connections: connections(work, key, &written.connections),
         tls,
         retries: retries(written.retries),
     }
@@ -69,13 +71,24 @@ fn endpoint(work: &mut Building<'_>, key: &str, written: &w::Endpoint) -> Option
         w::Endpoint::Address(text) => (key.to_owned(), text, NonZeroU16::MIN),
         w::Endpoint::Weighted(weighted) => (format!("{key}.address"), &weighted.address, weighted.weight),
     };
-    let host = host(text).ok_or_else(|| {
-        format!("{text:?} is no host and port: write one such as 10.0.0.2:9001 or origin.internal:9001")
-    });
+    let host = host(text).ok_or_else(|| no_endpoint(text));
     Some(EndpointSettings {
         host: work.take(&key, host)?,
         weight,
     })
+}
+
+fn no_endpoint(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return format!("{text:?} is no host and port: write one such as 10.0.0.2:9001 or origin.internal:9001");
+    };
+    let place = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let (port, tls) = match scheme {
+        "https" => (":443", ", and tls: { enabled: true } for the pool"),
+        _ => (":80", ""),
+    };
+    let port = if host(place).is_some() { "" } else { port };
+    format!("{text:?} is a URL, not a host and port: write {place}{port}{tls}")
 }
 
 fn host(text: &str) -> Option<Host> {
@@ -104,6 +117,8 @@ fn health_check(work: &mut Building<'_>, key: &str, written: w::HealthCheck) -> 
             format!("{path:?} does not begin with '/': write /{path}"),
         );
     }
+    work.positive(&format!("{key}.interval"), written.interval);
+    work.positive(&format!("{key}.timeout"), written.timeout);
     HealthCheck {
         healthy_after: written.healthy_after,
         unhealthy_after: written.unhealthy_after,
@@ -127,7 +142,27 @@ fn ejection(written: &w::Ejection) -> Ejection {
     }
 }
 
-fn connections(written: &w::Connections) -> Connections {
+fn connections(work: &mut Building<'_>, key: &str, written: &w::Connections) -> Connections {
+    let key = format!("{key}.connections");
+    for (name, span) in [
+        ("connect_timeout", written.connect_timeout),
+        ("tls_handshake_timeout", written.tls_handshake_timeout),
+        ("response_header_timeout", written.response_header_timeout),
+    ] {
+        work.positive(&format!("{key}.{name}"), span);
+    }
+    let proxy = match written.proxy.as_str() {
+        "environment" => ProxySetting::Environment,
+        "none" => ProxySetting::None,
+        url => {
+            // The URL may hold a password, so it is not repeated.
+            if ConnectProxy::parse(url).is_err() {
+                let message = "is no proxy: write http://[user:password@]host:port, or environment, or none";
+                work.note(&format!("{key}.proxy"), message);
+            }
+            ProxySetting::Url(url.to_owned())
+        }
+    };
     Connections {
         connect_timeout: written.connect_timeout.0,
         tcp_keepalive: Some(written.tcp_keepalive.0).filter(|t| !t.is_zero()),
@@ -142,11 +177,7 @@ fn connections(written: &w::Connections) -> Connections {
         expect_continue_timeout: written.expect_continue_timeout.0,
         response_header_timeout: written.response_header_timeout.0,
         reuse: written.reuse,
-        proxy: match written.proxy.as_str() {
-            "environment" => ProxySetting::Environment,
-            "none" => ProxySetting::None,
-            url => ProxySetting::Url(url.to_owned()),
-        },
+        proxy,
     }
 }
 

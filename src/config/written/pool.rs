@@ -13,12 +13,12 @@ use super::{Balance, Http2, RetryOn, defaults};
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// `host:port`, or an address with a weight.
+    /// `host:port`, or an address with a weight; names are resolved in the background.
     pub endpoints: Vec<Endpoint>,
     /// round_robin, random, user (consistent hash of the user id) or least_requests.
     #[serde(default = "defaults::balance")]
     pub balance: Balance,
-    /// Active probing.
+    /// Active probing; none by default.
     pub health_check: Option<HealthCheck>,
     /// Passive ejection after consecutive connect failures.
     #[serde(default)]
@@ -29,7 +29,7 @@ pub struct Pool {
     /// Limits and timeouts; the defaults are the Go transport's that this proxy replaces.
     #[serde(default)]
     pub connections: Connections,
-    /// TLS to the endpoints.
+    /// TLS to the endpoints; names and chains are always verified.
     #[serde(default)]
     pub tls: Tls,
     /// Retries inside the pool.
@@ -142,9 +142,9 @@ pub struct Tls {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
-    /// Attempts in all; 1 turns retries off.
+    /// Attempts in all, 1 to 10; 1 turns retries off.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: NonZeroU32,
-    /// After what.
+    /// After what: connect, reused_connection_closed.
     pub on: Vec<RetryOn>,
 }
