@@ -227,6 +227,18 @@ fn ten_thousand_problems_are_counted_and_a_thousand_told() {
     );
 }
 
+#[test]
+fn every_sound_host_and_path_makes_an_id() {
+    let text = "listeners: [{ address: \"127.0.0.1:0\" }]\npools: { a: { endpoints: [\"127.0.0.1:1\"] } }\nroutes:\n\
+                \x20 - { pool: a, match: { host: \"[::1]\", path: /_next/é } }\n\
+                \x20 - { pool: a, match: { host: _dmarc.example.com } }\n\
+                \x20 - { pool: a, match: { host: \"*.example.com\", path: /a/b } }\n\
+                \x20 - { pool: a }\n";
+    let config = parsed(text).expect("valid");
+    let ids: Vec<&str> = config.routes.iter().map(|route| route.id.as_str()).collect();
+    assert_eq!(ids, ["1_-_next-_", "dmarc.example.com", "example.com-a-b", "any"]);
+}
+
 /// The commented file without its comments: small, and with every section.
 fn dense() -> String {
     let text = text("conf/switchyard.yaml");

@@ -64,15 +64,21 @@ impl<'a> Places<'a> {
 
     /// Notes a problem with a key.
     pub fn note(&mut self, key: &str, message: impl Into<String>) {
-        if let Some(problem) = self.problem(key, message) {
-            self.push(problem);
+        if self.is_cut(key) || self.above.contains(key) {
+            return;
         }
+        let (mark, _) = find(&self.root, key);
+        self.note_at(mark, key, message);
     }
 
     /// Notes a problem at a place.
     pub fn note_at(&mut self, mark: Mark, key: &str, message: impl Into<String>) {
+        if self.problems.len() == TOLD_MAX {
+            self.untold += 1;
+            return;
+        }
         let problem = self.made(mark, key, message);
-        self.push(problem);
+        self.problems.push(problem);
     }
 
     /// Says no more about a key and what is below it.
@@ -103,7 +109,7 @@ impl<'a> Places<'a> {
 
     /// Why a stretch of the text has no value, if so.
     pub fn failure(&self, from: Mark, to: Mark) -> Option<String> {
-        self.replaced.failure(from, to).map(str::to_owned)
+        self.replaced.failure(from, to)
     }
 
     /// All problems, in the order of the file.
@@ -121,14 +127,6 @@ impl<'a> Places<'a> {
             });
         }
         problems
-    }
-
-    fn push(&mut self, problem: Problem) {
-        if self.problems.len() < TOLD_MAX {
-            self.problems.push(problem);
-        } else {
-            self.untold += 1;
-        }
     }
 
     fn made(&self, mark: Mark, key: &str, message: impl Into<String>) -> Problem {

@@ -1,6 +1,8 @@
 //! Puts the environment's values in place of `${VAR}`, and remembers where, so that a problem behind one is still told
 //! at the column that people see.
 
+use std::fmt;
+
 use super::tree::Mark;
 
 /// A text with its variables replaced. Lines stay lines, because a value has no line break.
@@ -16,7 +18,28 @@ struct Swap {
     /// In characters, before and after.
     lengths: (usize, usize),
     /// Why there is no value.
-    failure: Option<String>,
+    failure: Option<Failure>,
+}
+
+/// Why a variable has no value. The message is made where it is told: a text may be full of them.
+#[derive(Debug, Clone)]
+enum Failure {
+    Unclosed,
+    Unset(String),
+    Broken(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unclosed => f.write_str("has a ${ without a name and a }: write ${NAME}, or $${ for ${ itself"),
+            Self::Unset(name) => write!(f, "environment variable {name} is not set: set it, or write the value"),
+            Self::Broken(name) => write!(
+                f,
+                "environment variable {name} has a line break: write the value in a file"
+            ),
+        }
+    }
 }
 
 impl Replaced {
@@ -64,35 +87,31 @@ impl Replaced {
     }
 
     /// Why a stretch of the new text has no value, if so.
-    pub fn failure(&self, from: Mark, to: Mark) -> Option<&str> {
+    pub fn failure(&self, from: Mark, to: Mark) -> Option<String> {
         let first = self.swaps.partition_point(|swap| swap.at < from);
         let inside = self.swaps[first..].iter().take_while(|swap| swap.at < to);
-        inside.filter_map(|swap| swap.failure.as_deref()).next()
+        inside
+            .filter_map(|swap| swap.failure.as_ref())
+            .next()
+            .map(ToString::to_string)
     }
 }
 
 /// What is written at the beginning of a text, its value, and why there is none. The stand-in for a missing value is
 /// a word, which is sound YAML wherever a value is.
-fn variable<'a>(text: &'a str, env: &dyn Fn(&str) -> Option<String>) -> (&'a str, String, Option<String>) {
+fn variable<'a>(text: &'a str, env: &dyn Fn(&str) -> Option<String>) -> (&'a str, String, Option<Failure>) {
     let tail = &text[2..];
     let end = tail
         .find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
         .unwrap_or(tail.len());
     let (name, rest) = tail.split_at(end);
     if name.is_empty() || !rest.starts_with('}') {
-        let message = "has a ${ without a name and a }: write ${NAME}, or $${ for ${ itself";
-        return ("${", "unclosed".to_owned(), Some(message.to_owned()));
+        return ("${", "unclosed".to_owned(), Some(Failure::Unclosed));
     }
     let (value, failure) = match env(name) {
-        Some(value) if value.contains(['\n', '\r']) => {
-            let message = format!("environment variable {name} has a line break: write the value in a file");
-            ("broken".to_owned(), Some(message))
-        }
+        Some(value) if value.contains(['\n', '\r']) => ("broken".to_owned(), Some(Failure::Broken(name.to_owned()))),
         Some(value) => (value, None),
-        None => {
-            let message = format!("environment variable {name} is not set: set it, or write the value");
-            ("unset".to_owned(), Some(message))
-        }
+        None => ("unset".to_owned(), Some(Failure::Unset(name.to_owned()))),
     };
     (&text[..end + 3], value, failure)
 }

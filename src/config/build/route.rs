@@ -97,7 +97,11 @@ fn default_id(host: &HostMatch, path: &str) -> String {
             '_'
         }
     };
-    text.chars().take(63).map(allowed).collect()
+    let id: String = text.chars().map(allowed).collect();
+    // A name begins with a letter or digit, and `[::1]` does not.
+    let id = id.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    let id = if id.is_empty() { "route" } else { id };
+    id.chars().take(63).collect()
 }
 
 fn host(work: &mut Building<'_>, key: &str, written: Option<&str>) -> HostMatch {
