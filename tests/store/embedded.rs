@@ -115,7 +115,12 @@ async fn two_programs_with_one_file_see_each_others_commits_in_one_order() {
         seen
     };
     let [first, second] = watches;
-    let (.., one, other) = tokio::join!(write(old.clone(), "old"), write(new.clone(), "new"), see(first), see(second));
+    let (.., one, other) = tokio::join!(
+        write(old.clone(), "old"),
+        write(new.clone(), "new"),
+        see(first),
+        see(second)
+    );
     assert_eq!(one, other);
     for who in ["old", "new"] {
         let of_one: Vec<_> = one
