@@ -27,6 +27,8 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What an endpoint is made of.
 pub(super) struct EndpointParts<'a> {
     pub address: SocketAddr,
+    /// Of its entry in the pool's `endpoints:`.
+    pub place: usize,
     /// The name it was resolved from, for TLS and tunnels.
     pub host: &'a str,
     pub port: u16,
@@ -40,10 +42,14 @@ pub(super) struct EndpointParts<'a> {
     pub tunnel: Option<Arc<ConnectProxy>>,
 }
 
+/// Tells the endpoints of one pool apart. The address alone does not: behind a CONNECT proxy all have the proxy's.
+pub type EndpointKey = (SocketAddr, usize);
+
 /// One upstream address.
 pub struct Endpoint {
     label: String,
     address: SocketAddr,
+    place: usize,
     weight: NonZeroU16,
     slots: Slots,
     keep_max: usize,
@@ -85,6 +91,7 @@ impl Endpoint {
             peer: peer(false),
             upgrade_peer: peer(true),
             address: parts.address,
+            place: parts.place,
             weight: parts.weight,
             slots: Slots::new(connections.max_per_endpoint, connections.queue_max),
             keep_max: connections.max_idle_per_endpoint,
@@ -109,6 +116,11 @@ impl Endpoint {
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it is, and by which entry of the pool.
+    pub fn key(&self) -> EndpointKey {
+        (self.address, self.place)
     }
 
     /// Its share of the pool's traffic.
