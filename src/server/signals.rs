@@ -13,7 +13,7 @@ use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
 use pingora::services::ServiceReadyNotifier;
 use pingora::services::background::BackgroundService;
 use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use super::drain::Drain;
 use crate::telemetry::access_log::AccessLog;
@@ -90,7 +90,11 @@ impl ShutdownSignalWatch for Signals {
         loop {
             match streams.next().await {
                 Told::Quit => {
-                    if self.hand_over().await {
+                    let handed = tokio::select! {
+                        handed = self.hand_over() => handed,
+                        () = self.impatience(&mut streams) => return ShutdownSignal::FastShutdown,
+                    };
+                    if handed {
                         return self.leave(OVERLAP, &mut streams).await;
                     }
                 }
@@ -136,7 +140,7 @@ impl Signals {
         loop {
             match streams.next().await {
                 Told::Terminate | Told::Interrupt => return,
-                Told::Quit => warn!(target: targets::SERVER, "QUIT refused: the process is draining already"),
+                Told::Quit => warn!(target: targets::SERVER, "QUIT refused: the process is on its way out already"),
                 Told::HangUp => refuse_hang_up(),
                 Told::User1 => self.access_log.reopen(),
             }
@@ -153,16 +157,22 @@ impl Signals {
             );
             return false;
         };
+        let (told, outcome) = oneshot::channel();
         let to = path.clone();
-        // It waits for the successor, so it has a thread of its own.
-        let sent = tokio::task::spawn_blocking(move || sockets.lock().send_to_sock(to.as_str())).await;
-        let failure = match sent {
-            Ok(Ok(_)) => {
+        // It blocks for up to five seconds. A thread that nobody joins, so that INT need not wait for it.
+        let sending = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
+            let sent = sockets.lock().send_to_sock(to.as_str());
+            // Nobody listens any more when the process was told to end meanwhile.
+            drop(told.send(sent));
+        });
+        let failure = match (sending, outcome.await) {
+            (Ok(_), Ok(Ok(_))) => {
                 info!(target: targets::SERVER, "QUIT: the sockets are handed over at {path}; draining in {OVERLAP:?}");
                 return true;
             }
-            Ok(Err(e)) => e.to_string(),
-            Err(e) => e.to_string(),
+            (Ok(_), Ok(Err(e))) => e.to_string(),
+            (Err(e), _) => e.to_string(),
+            (Ok(_), Err(_)) => "its thread ended early".to_owned(),
         };
         error!(target: targets::SERVER, "QUIT refused: no hand-over at {path}: {failure}; serving goes on");
         false

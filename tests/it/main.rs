@@ -6,4 +6,5 @@ mod aborts;
 mod connections;
 mod pools;
 mod requests;
+mod signals;
 mod upgrades;
