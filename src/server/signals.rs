@@ -162,8 +162,9 @@ impl Signals {
         // It blocks for up to five seconds. A thread that nobody joins, so that INT need not wait for it.
         let sending = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
             let sent = sockets.lock().send_to_sock(to.as_str());
-            // Nobody listens any more when the process was told to end meanwhile.
-            drop(told.send(sent));
+            if told.send(sent).is_err() {
+                info!(target: targets::SERVER, "the process was told to end during the hand-over");
+            }
         });
         let failure = match (sending, outcome.await) {
             (Ok(_), Ok(Ok(_))) => {

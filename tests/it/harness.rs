@@ -19,8 +19,9 @@ pub struct Proxy {
     /// The listener with TLS, if one was asked for.
     pub https: Option<String>,
     pub admin: String,
-    /// Yields what it wrote to standard error, once it has ended.
-    errors: Option<thread::JoinHandle<Vec<String>>>,
+    /// What it wrote to standard error; all of it once the thread that reads it has ended.
+    errors: Arc<Mutex<Vec<String>>>,
+    reading: Option<thread::JoinHandle<()>>,
     /// Lines of its access log, as they come.
     pub access: Mutex<mpsc::Receiver<String>>,
 }
@@ -66,15 +67,15 @@ impl Proxy {
             .expect("the program starts");
         let (told, listening) = mpsc::channel();
         let stderr = child.stderr.take().expect("piped");
-        let errors = thread::spawn(move || {
-            let mut kept = Vec::new();
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&errors);
+        let reading = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some(place) = line.strip_prefix("listening: ") {
                     told.send(place.to_owned()).expect("the test waits");
                 }
-                kept.push(line);
+                kept.lock().expect("lock").push(line);
             }
-            kept
         });
         let (write, access) = mpsc::channel();
         let stdout = child.stdout.take().expect("piped");
@@ -103,7 +104,8 @@ impl Proxy {
             http,
             https,
             admin,
-            errors: Some(errors),
+            errors,
+            reading: Some(reading),
             access: Mutex::new(access),
         }
     }
@@ -203,11 +205,21 @@ impl Proxy {
         assert!(told.expect("kill runs").success(), "the program had ended before");
     }
 
+    /// Waits until it has written so many lines with these words to standard error.
+    pub fn wait_told(&self, words: &str, times: usize) {
+        let since = Instant::now();
+        let told = |lines: &[String]| lines.iter().filter(|line| line.contains(words)).count();
+        while told(&self.errors.lock().expect("lock")) < times {
+            assert!(since.elapsed() < PATIENCE, "{words:?} was not told {times} times");
+            thread::yield_now();
+        }
+    }
+
     /// Waits for the program to end by itself; its exit code, and all that it wrote to standard error.
     pub fn end(mut self) -> (Option<i32>, Vec<String>) {
         let status = self.child.wait().expect("it ends");
-        let lines = self.errors.take().expect("taken once").join().expect("no panic");
-        (status.code(), lines)
+        self.reading.take().expect("taken once").join().expect("no panic");
+        (status.code(), std::mem::take(&mut *self.errors.lock().expect("lock")))
     }
 
     /// Ends the program, and yields the lines of its error log that are errors or panics. All of them: it has ended.

@@ -1,5 +1,6 @@
 //! The program itself, on real sockets at port 0, with origins that misbehave on script.
 
+mod authority;
 mod harness;
 
 mod aborts;
@@ -7,4 +8,5 @@ mod connections;
 mod pools;
 mod requests;
 mod signals;
+mod tls;
 mod upgrades;
