@@ -5,6 +5,7 @@ mod harness;
 
 mod aborts;
 mod connections;
+mod http2;
 mod pools;
 mod requests;
 mod signals;
