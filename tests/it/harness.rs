@@ -163,22 +163,6 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Open descriptors.
-    pub fn descriptors(&self) -> usize {
-        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
-        listed.count()
-    }
-
-    /// A row of /proc/PID/status, in KiB.
-    pub fn memory_kib(&self, row: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(row)?.strip_prefix(':'));
-        let figure = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        figure.expect("a figure")
-    }
-
     /// The next access-log line.
     pub fn access_line(&self) -> serde_json::Value {
         let line = self
@@ -361,7 +345,12 @@ pub struct Origin {
 
 impl Origin {
     pub fn spawn(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self::spawn_at("127.0.0.1:0", script)
+    }
+
+    /// The same, at an address of the test's choice.
+    pub fn spawn_at(address: &str, script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("bind");
         let address = listener.local_addr().expect("address").to_string();
         let connections = Arc::new(AtomicUsize::new(0));
         let heads = Arc::new(Mutex::new(Vec::new()));
@@ -404,11 +393,6 @@ impl Origin {
 pub fn respond(stream: &mut TcpStream, body: &str) -> bool {
     let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(text.as_bytes()).is_ok()
-}
-
-/// Whether the long forms are asked for (`make stream`, `make websockets`, `make sticky`).
-pub fn long() -> bool {
-    std::env::var_os("SWITCHYARD_LONG").is_some()
 }
 
 /// An address where nobody listens.

@@ -4,6 +4,7 @@ mod authority;
 mod harness;
 
 mod aborts;
+mod balances;
 mod connections;
 mod http2;
 mod pools;
