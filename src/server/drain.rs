@@ -176,4 +176,43 @@ mod tests {
         closing.changed().await.expect("the sender is there");
         assert!(*closing.borrow());
     }
+
+    struct Cleaned(std::sync::atomic::AtomicBool);
+
+    #[async_trait]
+    impl ServerApp for Cleaned {
+        async fn process_new(self: &Arc<Self>, _stream: Stream, _shutdown: &ShutdownWatch) -> Option<Stream> {
+            None
+        }
+
+        async fn cleanup(&self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn open_connections_linger_until_they_are_over_or_their_time_is() {
+        const MOMENT: Duration = Duration::from_millis(1);
+        for ends in [true, false] {
+            let drain = Drain::new();
+            let counted = Counted::new(Cleaned(false.into()), &drain);
+            let connection = drain.connections.enter();
+            let mut cleanup = counted.cleanup();
+            let early = tokio::time::timeout(LINGER - MOMENT, cleanup.as_mut()).await;
+            assert!(early.is_err() && !counted.inner.0.load(Ordering::SeqCst));
+            if ends {
+                drop(connection);
+                assert!(at_once(cleanup.as_mut()).await);
+            } else {
+                assert!(tokio::time::timeout(2 * MOMENT, cleanup.as_mut()).await.is_ok());
+                drop(connection);
+            }
+            assert!(counted.inner.0.load(Ordering::SeqCst));
+        }
+    }
+
+    /// Whether it is over without waiting for time.
+    async fn at_once(future: impl Future<Output = ()>) -> bool {
+        tokio::time::timeout(Duration::ZERO, future).await.is_ok()
+    }
 }

@@ -59,6 +59,7 @@ pub struct Endpoint {
     failures: AtomicU32,
     version: AtomicU8,
     may_speak_h2: bool,
+    reuse: bool,
     registry: Arc<Registry>,
     metrics: Arc<EndpointMetrics>,
     peer: HttpPeer,
@@ -102,6 +103,7 @@ impl Endpoint {
             version: AtomicU8::new(UNKNOWN),
             may_speak_h2: parts.server_name.is_some() && connections.http2 != Http2::Never
                 || connections.http2 == Http2::Always,
+            reuse: connections.reuse,
             label,
             registry,
             metrics,
@@ -213,6 +215,12 @@ impl Endpoint {
         };
         let mut peer = Box::new(template.clone());
         if place > self.keep_max {
+            peer.options.idle_timeout = Some(Duration::ZERO);
+        }
+        if !self.reuse && self.may_speak_h2 {
+            // HTTP/1 says `Connection: close`; HTTP/2 has no such word, so its connection is in a group of its own.
+            peer.group_key = fastrand::u64(..);
+            peer.options.max_h2_streams = 1;
             peer.options.idle_timeout = Some(Duration::ZERO);
         }
         let bounded = kind == PeerUse::Request && self.may_speak_h2;

@@ -105,6 +105,18 @@ fn a_refused_connection_is_tried_elsewhere_and_logged_only_where_it_ends() {
 }
 
 #[test]
+fn a_retry_goes_elsewhere_even_where_users_stay() {
+    let origin = Origin::named("ok");
+    let endpoints = format!("{}\", \"{}", nowhere(), origin.address);
+    let more = "    balance: user\n    ejection: { consecutive_failures: 0 }";
+    let proxy = Proxy::start(&one_pool(&endpoints, more));
+    // As many as the budget has retries for, should all of these users belong to the dead one.
+    for user in 0..12 {
+        assert_eq!(proxy.get("/", &format!("X-User-Id: {user}\r\n")).body, "ok", "{user}");
+    }
+}
+
+#[test]
 fn a_stale_connection_is_replaced_without_the_client_noticing() {
     let origin = Origin::spawn(|_, stream| {
         respond(stream, "ok");

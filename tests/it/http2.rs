@@ -139,6 +139,20 @@ fn always_speaks_h2_in_clear_text_by_prior_knowledge() {
 }
 
 #[test]
+fn without_reuse_every_request_has_a_connection_of_its_own() {
+    let origin = Origin::spawn(None);
+    let proxy = Proxy::start(&one_pool(
+        &origin.address,
+        "    connections: { http2: always, reuse: false }",
+    ));
+    for _ in 0..5 {
+        assert_eq!(proxy.get("/", "").body, "ok");
+    }
+    assert_eq!(origin.connections.load(Ordering::SeqCst), 5);
+    proxy.wait_metric("switchyard_upstream_connections", &["pool=\"only\""], 0.0);
+}
+
+#[test]
 fn a_late_head_is_504_and_harms_no_other_request_on_the_connection() {
     let (origin, tls) = over_tls();
     let more = format!("{tls}\n    connections: {{ response_header_timeout: 400ms }}");

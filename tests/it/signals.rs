@@ -277,3 +277,43 @@ fn directory(name: &str) -> PathBuf {
     std::fs::create_dir_all(&path).expect("directory");
     path
 }
+
+#[test]
+fn a_drain_lets_http2_streams_finish_and_then_closes_their_connection() {
+    let (origin, release, inside) = holding();
+    let text = with_server("drain: 1h", &origin);
+    let proxy = Proxy::start_on("{ address: \"127.0.0.1:0\", h2c: true }", &text, &[]);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("runtime");
+    runtime.block_on(async {
+        let connect = async || {
+            let socket = tokio::net::TcpStream::connect(&proxy.http).await.expect("connect");
+            let (client, connection) = h2::client::handshake(socket).await.expect("handshake");
+            (client.ready().await.expect("ready"), tokio::spawn(connection))
+        };
+        let request = |path: &str| {
+            let uri = format!("http://t.example{path}");
+            http::Request::builder().uri(uri).body(()).expect("request")
+        };
+        let (mut idle, idle_connection) = connect().await;
+        let (answer, _) = idle.send_request(request("/"), true).expect("sent");
+        assert_eq!(answer.await.expect("an answer").status(), 200);
+        let (mut busy, busy_connection) = connect().await;
+        let (held, _) = busy.send_request(request("/hold"), true).expect("sent");
+        inside.recv_timeout(PATIENCE).expect("the request is inside");
+        proxy.signal("TERM");
+        // A client that is at nothing is told to go, and the one that waits is not.
+        idle_connection.await.expect("no panic").expect("a clean end");
+        release.send(()).expect("the origin waits");
+        let mut held = held.await.expect("an answer").into_body();
+        assert_eq!(held.data().await.expect("a body").expect("whole"), "ok");
+        drop(held);
+        busy_connection.await.expect("no panic").expect("a clean end");
+    });
+    let (code, lines) = proxy.end();
+    assert_eq!(code, Some(0));
+    assert!(!lines.iter().any(|l| l.contains(" ERROR ")), "{lines:?}");
+}
