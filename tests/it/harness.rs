@@ -219,6 +219,12 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if thread::panicking() {
+            println!("{} wrote:", self.pid());
+            for line in self.errors.lock().expect("lock").iter() {
+                println!("  {line}");
+            }
+        }
         // It may have ended already, which is as good.
         drop(self.child.kill());
         drop(self.child.wait());

@@ -141,6 +141,7 @@ fn hup_and_a_quit_without_successor_are_refused_and_serving_goes_on() {
     // A socket that nobody listens on is left over from a successor that died.
     drop(std::os::unix::net::UnixListener::bind(&sock).expect("socket"));
     proxy.signal("QUIT");
+    proxy.wait_told("QUIT refused: no hand-over", 1);
     assert_eq!(exchange(&proxy.admin, PROBE).status, 200);
     assert_eq!(proxy.get("/", "").body, "ok");
     proxy.signal("INT");
@@ -315,5 +316,5 @@ fn a_drain_lets_http2_streams_finish_and_then_closes_their_connection() {
     });
     let (code, lines) = proxy.end();
     assert_eq!(code, Some(0));
-    assert!(!lines.iter().any(|l| l.contains(" ERROR ")), "{lines:?}");
+    assert!(!lines.iter().any(|l| l.contains(" ERROR switchyard")), "{lines:?}");
 }
