@@ -79,6 +79,8 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "smallvec",
             "memchr",
             "fastrand",
+            "parking_lot",
+            "tokio",
         ],
     ),
     (

@@ -327,6 +327,8 @@ fn limits(written: &w::Limits) -> Limits {
             .map_or(default.header_bytes_max, bytes),
         headers_max: written.headers_max.unwrap_or(default.headers_max),
         body_bytes_max: written.body_bytes_max.map(|s| s.0).or(default.body_bytes_max),
+        header_timeout: written.header_timeout.map_or(default.header_timeout, |s| s.0),
+        body_rate_min: written.body_rate_min.as_ref().map_or(default.body_rate_min, |s| s.0),
         keepalive_timeout: written.keepalive_timeout.map_or(default.keepalive_timeout, |s| s.0),
         read_timeout: written.read_timeout.map_or(default.read_timeout, |s| s.0),
         write_timeout: written.write_timeout.map_or(default.write_timeout, |s| s.0),

@@ -232,6 +232,10 @@ pub struct Limits {
     pub headers_max: Option<usize>,
     /// The largest request body; none by default.
     pub body_bytes_max: Option<Size>,
+    /// How long a request head may take, from its first byte to its last.
+    pub header_timeout: Option<Span>,
+    /// Bytes a second that a request body must bring, once it has taken ten seconds; 0 for none.
+    pub body_rate_min: Option<Size>,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Option<Span>,
     /// How long one read of a body may take.

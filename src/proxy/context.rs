@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::wire::Wire;
 use crate::clock;
 use crate::control::Snapshot;
 use crate::identity::Identity;
@@ -18,6 +19,8 @@ pub struct Context {
     /// The state that this request sees, all through.
     pub snapshot: Arc<Snapshot>,
     pub started: Instant,
+    /// What is known of the downstream connection's bytes; HTTP/1 only.
+    pub wire: Option<Arc<Wire>>,
     /// The connection's other end.
     pub peer: Option<SocketAddr>,
     /// Who asks, as far as that is believed: what a trusted peer says, or the connection's other end.
@@ -58,6 +61,7 @@ impl Context {
         Self {
             snapshot,
             started: clock::now(),
+            wire: None,
             peer: None,
             client: None,
             trusted: false,

@@ -16,7 +16,8 @@ pub struct Refusal {
     pub cause: &'static str,
 }
 
-const fn bad(cause: &'static str) -> Refusal {
+/// A request that is not sound.
+pub const fn bad(cause: &'static str) -> Refusal {
     Refusal { status: 400, cause }
 }
 
