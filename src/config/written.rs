@@ -234,7 +234,7 @@ pub struct Limits {
     pub body_bytes_max: Option<Size>,
     /// How long a request head may take, from its first byte to its last.
     pub header_timeout: Option<Span>,
-    /// Bytes a second that a request body must bring, once it has taken ten seconds; 0 for none.
+    /// Bytes a second that a request body must bring, once it has been waited for as long as for a head; 0 for none.
     pub body_rate_min: Option<Size>,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Option<Span>,

@@ -9,7 +9,7 @@ use super::context::Context;
 use super::gateway::{Gateway, refused};
 use super::settings::Limits;
 use super::wire::Wire;
-use super::{guard, headers, request, trace, wire};
+use super::{choose, guard, headers, request, trace, wire};
 use crate::identity::Identity;
 use crate::telemetry::metrics;
 
@@ -109,7 +109,10 @@ pub fn count_body(gateway: &Gateway, body: &mut Option<Bytes>, end_of_stream: bo
         if let Some(wire) = &ctx.wire {
             wire.body_ends();
         }
-        super::choose::wait_for_head(ctx);
+        ctx.body_over = true;
+        choose::wait_for_head(ctx);
+    } else {
+        choose::wait_for_body(ctx, gateway.limits().read_timeout);
     }
     Ok(())
 }

@@ -48,6 +48,8 @@ pub struct Context {
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<Duration>,
     pub body_bytes: u64,
+    /// Whether all of the request was read.
+    pub body_over: bool,
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
@@ -83,6 +85,7 @@ impl Context {
             upstream_status: None,
             upstream_duration: None,
             body_bytes: 0,
+            body_over: false,
             failed: None,
             aborted: false,
             set_cookie: None,

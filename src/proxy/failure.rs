@@ -55,7 +55,7 @@ fn downstream(error: &Error, ctx: &Context) -> Failure {
     match ctx.wire.as_ref().and_then(|wire| wire.fault()) {
         Some(Fault::SlowHead | Fault::SlowBody) => return Failure::Refused(408),
         Some(Fault::LargeHead) => return Failure::Refused(431),
-        Some(Fault::Chunks) => return Failure::Refused(400),
+        Some(Fault::Chunks | Fault::Trailers) => return Failure::Refused(400),
         None => {}
     }
     match error.etype() {
@@ -72,6 +72,9 @@ fn downstream(error: &Error, ctx: &Context) -> Failure {
 
 fn upstream(error: &Error, ctx: &Context) -> Failure {
     let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
+    if overdue && !ctx.body_over {
+        return Failure::Refused(408);
+    }
     if overdue {
         return Failure::Failed {
             status: 504,

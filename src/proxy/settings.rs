@@ -88,13 +88,14 @@ pub struct Limits {
     pub headers_max: usize,
     /// The largest request body, in bytes; past it 413. `None` means no bound.
     pub body_bytes_max: Option<u64>,
-    /// How long a request head may take from its first byte to its last; past it 408.
+    /// How long a request head may take from its first byte to its last; past it 408. A body may keep us waiting for
+    /// as long before its rate matters.
     pub header_timeout: Duration,
-    /// The bytes a second that an HTTP/1 request body must bring once it has taken ten seconds; past it 408. 0 for none.
+    /// The bytes that an HTTP/1 request body must bring for each second that it is waited for; past it 408. 0 for none.
     pub body_rate_min: u64,
     /// How long an idle downstream connection is kept.
     pub keepalive_timeout: Duration,
-    /// How long one read of a request body may take; past it 408.
+    /// How long a request body may pause; past it 408.
     pub read_timeout: Duration,
     /// How long one write of a response may take.
     pub write_timeout: Duration,

@@ -1,9 +1,10 @@
 //! What the gateway must know of a downstream connection's bytes and Pingora does not tell: how long a head has been
 //! coming, how fast a body comes, and how its chunks are written. The socket feeds it, the phases of a request steer
-//! it. HTTP/2 has its own framing: only the start of such a connection is bounded here.
+//! it. Of HTTP/2, which has its own framing, only the start of a connection is bounded here, and trailers are looked at.
 
 mod chunks;
 mod socket;
+mod trailers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,12 +17,12 @@ use pingora::protocols::http::ServerSession;
 pub use socket::Socket;
 
 use self::chunks::{Broken, Chunks};
+use self::trailers::Trailers;
 use super::settings::Limits;
 
-/// How long a body may take before its rate matters.
-const GRACE: Duration = Duration::from_secs(10);
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
-const H2_START_BYTES: usize = 24 + 9;
+const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
+const H2_PREFACE_BYTES: usize = 24;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Why reading from a connection was ended.
@@ -35,6 +36,8 @@ pub enum Fault {
     SlowBody,
     /// The chunks of the body are not framed as they should be.
     Chunks,
+    /// HTTP/2 trailers have pseudo fields.
+    Trailers,
 }
 
 /// How a body is framed, for the rest of a message after its head.
@@ -72,6 +75,8 @@ enum Phase {
         waiting: Option<Instant>,
         chunks: Option<Chunks>,
     },
+    /// HTTP/2.
+    Frames(Trailers),
     /// Nothing is due.
     Open,
 }
@@ -179,23 +184,20 @@ impl Wire {
         let mut state = self.state.lock();
         let State { phase, h2, last, .. } = &mut *state;
         match phase {
+            Phase::Head { .. } if *h2 => return state.read_h2_start(new, now),
             Phase::Head { bytes, since } => {
-                let full = *bytes > self.limits.header_bytes_max && !*h2;
                 // A head in one read, and nothing else in it: most are, and nothing of it is needed again.
                 let alone =
                     *bytes == 0 && memmem::find(new, HEAD_END).is_some_and(|at| at + HEAD_END.len() == new.len());
                 *bytes += new.len();
-                if *h2 && *bytes >= H2_START_BYTES {
-                    *phase = Phase::Open;
-                } else if full && !new.is_empty() {
+                if *bytes > self.limits.header_bytes_max && !alone && !ends_head(last, new) {
                     state.fault = Some(Fault::LargeHead);
                     return Err(Fault::LargeHead);
-                } else {
-                    last.clear();
-                    if !alone {
-                        last.extend_from_slice(new);
-                        since.get_or_insert_with(now);
-                    }
+                }
+                last.clear();
+                if !alone {
+                    last.extend_from_slice(new);
+                    since.get_or_insert_with(now);
                 }
             }
             Phase::Body {
@@ -211,6 +213,12 @@ impl Wire {
                 if chunks.as_mut().is_some_and(|chunks| chunks.read(new).is_err()) {
                     state.fault = Some(Fault::Chunks);
                     return Err(Fault::Chunks);
+                }
+            }
+            Phase::Frames(trailers) => {
+                if !trailers.read(new) {
+                    state.fault = Some(Fault::Trailers);
+                    return Err(Fault::Trailers);
                 }
             }
             Phase::Open => {}
@@ -231,15 +239,48 @@ impl Wire {
                 let rate = self.limits.body_rate_min;
                 let start = *waiting.get_or_insert_with(now);
                 let earned = Duration::from_millis(bytes.saturating_mul(1_000).checked_div(rate)?);
-                let left = GRACE.saturating_add(earned).saturating_sub(*waited);
+                let left = self
+                    .limits
+                    .header_timeout
+                    .saturating_add(earned)
+                    .saturating_sub(*waited);
                 Some((start.checked_add(left)?, Fault::SlowBody))
             }
-            Phase::Open => None,
+            Phase::Frames(_) | Phase::Open => None,
         }
     }
 
     fn cut(&self, fault: Fault) {
         self.state.lock().fault = Some(fault);
+    }
+}
+
+/// Whether the end of a head is in `new`, or begins in what was read before it.
+fn ends_head(last: &[u8], new: &[u8]) -> bool {
+    let before = &last[last.len().saturating_sub(HEAD_END.len() - 1)..];
+    let joint = [before, &new[..new.len().min(HEAD_END.len())]].concat();
+    memmem::find(&joint, HEAD_END).is_some() || memmem::find(new, HEAD_END).is_some()
+}
+
+impl State {
+    /// Keeps the start of an HTTP/2 connection until it is whole; what follows the preface are frames.
+    fn read_h2_start(&mut self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
+        let Phase::Head { since, .. } = &mut self.phase else {
+            return Ok(());
+        };
+        since.get_or_insert_with(now);
+        self.last.extend_from_slice(new);
+        if self.last.len() < H2_START_BYTES {
+            return Ok(());
+        }
+        let start = std::mem::take(&mut self.last);
+        let mut trailers = Trailers::default();
+        if !trailers.read(&start[H2_PREFACE_BYTES..]) {
+            self.fault = Some(Fault::Trailers);
+            return Err(Fault::Trailers);
+        }
+        self.phase = Phase::Frames(trailers);
+        Ok(())
     }
 }
 
@@ -336,8 +377,18 @@ mod tests {
     fn a_head_past_its_bound_ends_and_http_2_has_no_head() {
         let line = [b'x'; 40 * 1024];
         let wire = wire();
-        assert_eq!(wire.read(&line, Instant::now), Ok(()));
-        assert_eq!(wire.read(b"x", Instant::now), Err(Fault::LargeHead));
+        assert_eq!(wire.read(&line, Instant::now), Err(Fault::LargeHead));
+        let whole = Wire::new(Limits::default(), false);
+        assert_eq!(whole.read(&line[..32 * 1024 - 2], Instant::now), Ok(()));
+        assert_eq!(
+            whole.read(b"\r\n\r", Instant::now),
+            Err(Fault::LargeHead),
+            "it has not ended"
+        );
+        let with_body = Wire::new(Limits::default(), false);
+        assert_eq!(with_body.read(b"GET / HTTP/1.1\r\n\r", Instant::now), Ok(()));
+        let body = [b"\n", &line[..]].concat();
+        assert_eq!(with_body.read(&body, Instant::now), Ok(()), "a body is no head");
         let h2 = Wire::new(Limits::default(), true);
         assert_eq!(h2.read(&line[..33], Instant::now), Ok(()));
         assert_eq!(h2.read(&line, Instant::now), Ok(()));

@@ -59,6 +59,7 @@ impl Socket {
             Fault::LargeHead => (Some(TOO_LARGE), "header_too_large", io::ErrorKind::InvalidData),
             Fault::SlowBody => (None, "body_too_slow", io::ErrorKind::TimedOut),
             Fault::Chunks => (None, "chunks", io::ErrorKind::InvalidData),
+            Fault::Trailers => (None, "trailers", io::ErrorKind::InvalidData),
         };
         metrics::refused(cause);
         if let Some(answer) = answer {
