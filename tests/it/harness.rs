@@ -33,10 +33,16 @@ impl Proxy {
 
     /// The same, with variables in its environment; no proxy variable of the test's own environment gets in.
     pub fn start_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_on("", yaml, environment)
+    }
+
+    /// The same, with more said of its listener (`, h2c: true`).
+    pub fn start_on(listener: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file: PathBuf = std::env::temp_dir().join(format!("switchyard-it-{}-{number}.yaml", std::process::id()));
-        let text =
-            format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}");
+        let text = format!(
+            "listeners: [{{ address: \"127.0.0.1:0\"{listener} }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}"
+        );
         std::fs::write(&file, text).expect("configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {

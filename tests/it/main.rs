@@ -3,6 +3,7 @@
 mod harness;
 
 mod aborts;
+mod attacks;
 mod connections;
 mod pools;
 mod requests;
