@@ -99,6 +99,8 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "smallvec",
             "memchr",
             "fastrand",
+            "parking_lot",
+            "tokio",
         ],
     ),
     (

@@ -319,6 +319,8 @@ fn limits(written: &w::Limits) -> Limits {
         header_bytes_max: usize::try_from(written.header_bytes_max.0).unwrap_or(usize::MAX),
         headers_max: written.headers_max,
         body_bytes_max: written.body_bytes_max.map(|size| size.0),
+        header_timeout: written.header_timeout.0,
+        body_rate_min: written.body_rate_min.0,
         keepalive_timeout: written.keepalive_timeout.0,
         read_timeout: written.read_timeout.0,
         write_timeout: written.write_timeout.0,

@@ -275,6 +275,10 @@ pub struct Limits {
     pub headers_max: usize,
     /// The largest request body; past it 413; unbounded by default.
     pub body_bytes_max: Option<Size>,
+    /// From a head's first byte to its last; past it 408.
+    pub header_timeout: Span,
+    /// What a body brings each second at least, once it was waited for that long; past it 408; 0 for none.
+    pub body_rate_min: Size,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Span,
     /// How long one read of a request body may take; past it 408.

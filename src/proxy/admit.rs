@@ -8,7 +8,8 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::{Gateway, refused};
 use super::settings::Limits;
-use super::{guard, headers, request, trace};
+use super::wire::Wire;
+use super::{choose, guard, headers, request, trace, wire};
 use crate::identity::Identity;
 use crate::telemetry::metrics;
 
@@ -41,12 +42,23 @@ pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) {
 }
 
 /// Refuses a request that can be read in two ways.
-pub fn check(gateway: &Gateway, session: &Session, _ctx: &Context) -> Result<()> {
+pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let limits = gateway.limits();
+    let empty = session.as_mut().is_body_empty();
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
+    let head = session.req_header();
+    ctx.wire = Wire::of(session.as_ref()).cloned();
+    let framing = wire::Framing::of(head, empty, session.as_ref().is_upgrade_req());
     let verdict = bytes
-        .map_or(Ok(()), |bytes| guard::check_head_bytes(&bytes, limits))
-        .and_then(|()| guard::check_head(session.req_header(), limits, gateway.identity().header_names()));
+        .map_or(Ok(()), |bytes| {
+            guard::check_head_bytes(&bytes, limits)?;
+            let whole = ctx
+                .wire
+                .as_ref()
+                .map_or(Ok(()), |wire| wire.head_ends(bytes.len(), framing));
+            whole.map_err(guard::bad)
+        })
+        .and_then(|()| guard::check_head(head, limits, gateway.identity().header_names()));
     verdict.map_err(|refusal| {
         metrics::refused(refusal.cause);
         refused(refusal.status, refusal.cause)
@@ -94,7 +106,13 @@ pub fn count_body(gateway: &Gateway, body: &mut Option<Bytes>, end_of_stream: bo
         *body = None;
     }
     if end_of_stream {
-        super::choose::wait_for_head(ctx);
+        if let Some(wire) = &ctx.wire {
+            wire.body_ends();
+        }
+        ctx.body_over = true;
+        choose::wait_for_head(ctx);
+    } else {
+        choose::wait_for_body(ctx, gateway.limits().read_timeout);
     }
     Ok(())
 }

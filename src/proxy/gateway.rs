@@ -203,7 +203,7 @@ impl ProxyHttp for Gateway {
         if !reuse && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade {
             upstream.insert_header(CONNECTION, "close")?;
         }
-        choose::sent(session, ctx);
+        choose::sent(session, ctx, self.parts.limits.read_timeout);
         Ok(())
     }
 
@@ -223,6 +223,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        headers::check_response(response, ctx.kind == PeerUse::Upgrade)?;
         choose::answered(response, ctx);
         headers::strip_response(response);
         Ok(())

@@ -267,7 +267,7 @@ fn listeners(
         if mine.is_empty() {
             continue;
         }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits.keepalive_timeout);
+        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits);
         let name = if h2c { "edge h2c" } else { "edge" };
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
         let mut sockets = Vec::new();

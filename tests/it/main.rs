@@ -4,6 +4,7 @@ mod authority;
 mod harness;
 
 mod aborts;
+mod attacks;
 mod balances;
 mod connections;
 mod http2;

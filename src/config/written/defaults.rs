@@ -110,6 +110,8 @@ impl Default for Limits {
             header_bytes_max: Size(u64::try_from(used.header_bytes_max).unwrap_or(u64::MAX)),
             headers_max: used.headers_max,
             body_bytes_max: used.body_bytes_max.map(Size),
+            header_timeout: Span(used.header_timeout),
+            body_rate_min: Size(used.body_rate_min),
             keepalive_timeout: Span(used.keepalive_timeout),
             read_timeout: Span(used.read_timeout),
             write_timeout: Span(used.write_timeout),
