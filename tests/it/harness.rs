@@ -1,5 +1,9 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
+pub mod certificate;
+pub mod h2c;
+pub mod origin;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -7,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// No wait in a test takes longer; one that does has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -16,6 +20,8 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Proxy {
     child: Child,
     pub http: String,
+    /// The listener with TLS, if one was asked for.
+    pub https: Option<String>,
     pub admin: String,
     /// Yields what it wrote to standard error, once it has ended.
     errors: Option<thread::JoinHandle<Vec<String>>>,
@@ -33,10 +39,14 @@ impl Proxy {
 
     /// The same, with variables in its environment; no proxy variable of the test's own environment gets in.
     pub fn start_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_on("{ address: \"127.0.0.1:0\" }", yaml, environment)
+    }
+
+    /// The same, on listeners of the test's choice: in clear text, then with TLS.
+    pub fn start_on(listeners: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file: PathBuf = std::env::temp_dir().join(format!("switchyard-it-{}-{number}.yaml", std::process::id()));
-        let text =
-            format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}");
+        let text = format!("listeners: [{listeners}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{yaml}");
         std::fs::write(&file, text).expect("configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
@@ -71,17 +81,23 @@ impl Proxy {
                 }
             }
         });
-        let place = |what: &str| {
+        let (mut http, mut https) = (String::new(), None);
+        let admin = loop {
             let line = listening.recv_timeout(PATIENCE).expect("it listens");
-            line.strip_prefix(what)
-                .expect("the expected listener")
-                .trim()
-                .to_owned()
+            match line
+                .split_once(' ')
+                .map(|(what, place)| (what, place.trim().to_owned()))
+            {
+                Some(("http", place)) => http = place,
+                Some(("https", place)) => https = Some(place),
+                Some(("admin", place)) => break place,
+                Some(_) | None => panic!("an unknown listener: {line}"),
+            }
         };
-        let (http, admin) = (place("http"), place("admin"));
         let proxy = Self {
             child,
             http,
+            https,
             admin,
             errors: Some(errors),
             access: Mutex::new(access),
@@ -113,6 +129,50 @@ impl Proxy {
             "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         )
         .body
+    }
+
+    /// The sum of all series of a family that carry all of these labels, written as `name="value"`.
+    pub fn metric(&self, family: &str, labels: &[&str]) -> f64 {
+        let text = self.metrics();
+        let lines = text.lines().filter(|line| {
+            let rest = line.strip_prefix(family).unwrap_or_default();
+            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
+        });
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Asks for a metric until it has this value.
+    pub fn wait_metric(&self, family: &str, labels: &[&str], expected: f64) {
+        let since = Instant::now();
+        while self.metric(family, labels) != expected {
+            assert!(
+                since.elapsed() < PATIENCE,
+                "{family} is not {expected}:\n{}",
+                self.metrics()
+            );
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Open descriptors.
+    pub fn descriptors(&self) -> usize {
+        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
+        listed.count()
+    }
+
+    /// A row of /proc/PID/status, in KiB.
+    pub fn memory_kib(&self, row: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix(row)?.strip_prefix(':'));
+        let figure = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        figure.expect("a figure")
     }
 
     /// The next access-log line.
@@ -318,6 +378,11 @@ impl Origin {
 pub fn respond(stream: &mut TcpStream, body: &str) -> bool {
     let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(text.as_bytes()).is_ok()
+}
+
+/// Whether the long forms are asked for (`make stream`, `make websockets`, `make sticky`).
+pub fn long() -> bool {
+    std::env::var_os("SWITCHYARD_LONG").is_some()
 }
 
 /// An address where nobody listens.

@@ -34,6 +34,7 @@ pub(super) fn verdict(target: &str, level: Level, message: &str) -> Verdict {
         Origin::Compression => begins(message, "Failed to parse accept-encoding ", "accept_encoding"),
         Origin::TlsHello => begins(message, "Illegal SNI ", "tls_handshake"),
         Origin::Tls => tls_remark(message),
+        Origin::Connectors => reuse_race(message),
         Origin::Other => None,
     }
     .unwrap_or(Verdict::Print)
@@ -51,6 +52,7 @@ enum Origin {
     Compression,
     TlsHello,
     Tls,
+    Connectors,
     Other,
 }
 
@@ -65,6 +67,7 @@ impl Origin {
             (Level::Warn, "pingora_core::protocols::http::v2::server") => Origin::H2Server,
             (Level::Warn, "pingora_core::protocols::http::compression") => Origin::Compression,
             (Level::Warn, "rustls::msgs::handshake") => Origin::TlsHello,
+            (Level::Error, "pingora_core::connectors") => Origin::Connectors,
             (
                 Level::Warn,
                 "pingora_core::protocols::tls::rustls::server" | "rustls::check" | "rustls::common_state",
@@ -130,6 +133,12 @@ fn tls_remark(message: &str) -> Option<Verdict> {
         .iter()
         .any(|remark| message.starts_with(remark))
         .then_some(Verdict::Quieten)
+}
+
+/// A kept connection that its idle watch had not let go of yet: a new one is opened in its place, and no request is the
+/// worse for it.
+fn reuse_race(message: &str) -> Option<Verdict> {
+    (message == "failed to acquire reusable stream").then_some(Verdict::Quieten)
 }
 
 fn begins(message: &str, with: &str, cause: &'static str) -> Option<Verdict> {
@@ -218,8 +227,13 @@ mod tests {
                 Level::Warn,
                 "TLS shutdown failed, Broken pipe (os error 32)",
             ),
+            (
+                "pingora_core::connectors",
+                Level::Error,
+                "failed to acquire reusable stream",
+            ),
         ];
-        assert_eq!(judged(&remarks), [Verdict::Quieten; 4]);
+        assert_eq!(judged(&remarks), [Verdict::Quieten; 5]);
     }
 
     #[test]
