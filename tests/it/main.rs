@@ -4,6 +4,7 @@ mod harness;
 
 mod aborts;
 mod connections;
+mod failures;
 mod pools;
 mod requests;
 mod upgrades;
