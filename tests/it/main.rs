@@ -7,4 +7,5 @@ mod connections;
 mod failures;
 mod pools;
 mod requests;
+mod streams;
 mod upgrades;

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::fields;
+
 /// A connection to the proxy or from it.
 pub struct Wire(BufReader<TcpStream>);
 
@@ -45,6 +47,22 @@ impl Wire {
         Ok(chunk.split_to(size))
     }
 
+    /// A whole body after this head, which may have any framing but the end of the connection.
+    pub async fn body(&mut self, head: &str) -> std::io::Result<Vec<u8>> {
+        if let Some(length) = fields(head, "content-length").first() {
+            let length = length.parse().map_err(std::io::Error::other)?;
+            return Ok(self.exactly(length).await?.to_vec());
+        }
+        let mut body = Vec::new();
+        loop {
+            let chunk = self.chunk().await?;
+            if chunk.is_empty() {
+                return Ok(body);
+            }
+            body.extend_from_slice(&chunk);
+        }
+    }
+
     /// Reads until the other side ends; how many bytes there were.
     pub async fn rest(&mut self) -> std::io::Result<u64> {
         tokio::io::copy(&mut self.0, &mut tokio::io::sink()).await
@@ -52,10 +70,6 @@ impl Wire {
 
     pub fn socket(&self) -> &TcpStream {
         self.0.get_ref()
-    }
-
-    pub fn into_socket(self) -> TcpStream {
-        self.0.into_inner()
     }
 }
 
