@@ -79,6 +79,8 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "smallvec",
             "memchr",
             "fastrand",
+            // To look at the first bytes of a connection, and for no longer than it may be silent.
+            "tokio",
         ],
     ),
     (

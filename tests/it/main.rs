@@ -5,6 +5,7 @@ mod harness;
 mod aborts;
 mod connections;
 mod failures;
+mod messages;
 mod pools;
 mod requests;
 mod streams;
