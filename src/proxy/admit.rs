@@ -15,12 +15,17 @@ use crate::telemetry::metrics;
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
 /// bound on a connection from its second request on.
 pub fn bound(session: &mut Session, limits: &Limits) {
-    session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+    keep(session, limits);
     session.set_read_timeout(Some(limits.read_timeout));
     session.set_write_timeout(Some(limits.write_timeout));
     // 1xx responses came with HTTP/1.1 (RFC 9110, 15.2).
     let old = session.req_header().version == http::Version::HTTP_10;
     session.as_mut().set_ignore_info_resp(old);
+}
+
+/// Keeps the connection after this request, for a while, unless the client asked to close it.
+pub fn keep(session: &mut Session, limits: &Limits) {
+    session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
 }
 
 /// Learns who the peer is, and removes what it may not send before anything reads it.

@@ -45,6 +45,8 @@ pub struct Context {
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<Duration>,
     pub body_bytes: u64,
+    /// Whether an interim response (1xx) was passed on.
+    pub interim: bool,
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
@@ -79,6 +81,7 @@ impl Context {
             upstream_status: None,
             upstream_duration: None,
             body_bytes: 0,
+            interim: false,
             failed: None,
             aborted: false,
             set_cookie: None,

@@ -234,6 +234,14 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if choose::is_interim(response.status) {
+            ctx.interim = true;
+            return Ok(());
+        }
+        if ctx.interim {
+            // Pingora took the interim response for one before the end of the request, which ends the connection.
+            admit::keep(session, &self.parts.limits);
+        }
         if let Some(policy) = self.own_cors(ctx) {
             cors::answer(policy, &session.req_header().headers, response)?;
         }

@@ -71,6 +71,11 @@ impl Wire {
     pub fn socket(&self) -> &TcpStream {
         self.0.get_ref()
     }
+
+    /// Nothing may have been read yet.
+    pub fn into_socket(self) -> TcpStream {
+        self.0.into_inner()
+    }
 }
 
 /// Accepts for ever; the script has each connection to itself.
