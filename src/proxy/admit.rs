@@ -46,7 +46,7 @@ pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) {
 }
 
 /// Refuses a request that can be read in two ways.
-pub fn check(gateway: &Gateway, session: &Session, _ctx: &Context) -> Result<()> {
+pub fn check(gateway: &Gateway, session: &Session) -> Result<()> {
     let limits = gateway.limits();
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
     let verdict = bytes
@@ -58,11 +58,16 @@ pub fn check(gateway: &Gateway, session: &Session, _ctx: &Context) -> Result<()>
     })
 }
 
-/// Finds the route, then who asks.
+/// Finds the route. First of all, because a refusal, too, is an answer of the route: a page can read it if the route
+/// allows that.
+pub fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
+    let head = session.req_header();
+    ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
+}
+
+/// Finds out who asks.
 pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
     let head = session.req_header();
-    let host = request::host(head);
-    ctx.route = gateway.routes().find(&host, head.uri.path());
     if ctx.route.is_none() {
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));

@@ -148,7 +148,8 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        admit::check(self, session, ctx)?;
+        admit::route(self, session, ctx);
+        admit::check(self, session)?;
         admit::identify(self, session, ctx)?;
         match self.own_cors(ctx) {
             Some(policy) if cors::is_preflight(session.req_header()) => {

@@ -1,8 +1,11 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
 pub mod certificate;
+mod figures;
 pub mod h2c;
 pub mod origin;
+
+pub use figures::long;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// No wait in a test takes longer; one that does has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -129,50 +132,6 @@ impl Proxy {
             "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
         )
         .body
-    }
-
-    /// The sum of all series of a family that carry all of these labels, written as `name="value"`.
-    pub fn metric(&self, family: &str, labels: &[&str]) -> f64 {
-        let text = self.metrics();
-        let lines = text.lines().filter(|line| {
-            let rest = line.strip_prefix(family).unwrap_or_default();
-            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
-        });
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
-    }
-
-    /// Asks for a metric until it has this value.
-    pub fn wait_metric(&self, family: &str, labels: &[&str], expected: f64) {
-        let since = Instant::now();
-        while self.metric(family, labels) != expected {
-            assert!(
-                since.elapsed() < PATIENCE,
-                "{family} is not {expected}:\n{}",
-                self.metrics()
-            );
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Open descriptors.
-    pub fn descriptors(&self) -> usize {
-        let listed = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("it runs");
-        listed.count()
-    }
-
-    /// A row of /proc/PID/status, in KiB.
-    pub fn memory_kib(&self, row: &str) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix(row)?.strip_prefix(':'));
-        let figure = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
-        figure.expect("a figure")
     }
 
     /// The next access-log line.
@@ -305,25 +264,28 @@ fn read_body(stream: &mut impl Read, head: &str) -> (Vec<u8>, bool) {
         let whole = stream.read_to_end(&mut body).is_ok();
         return (body, whole);
     }
-    loop {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while !line.ends_with(b"\r\n") {
-            match stream.read(&mut byte) {
-                Ok(1) => line.push(byte[0]),
-                _ => return (body, false),
-            }
-        }
-        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
-        let mut chunk = vec![0; size + 2];
-        if stream.read_exact(&mut chunk).is_err() {
-            return (body, false);
-        }
-        if size == 0 {
+    while let Some(chunk) = read_chunk(stream) {
+        if chunk.is_empty() {
             return (body, true);
         }
-        body.extend_from_slice(&chunk[..size]);
+        body.extend_from_slice(chunk.as_bytes());
     }
+    (body, false)
+}
+
+/// The next chunk of a chunked body, which is text; empty at its end, `None` when it is cut.
+pub fn read_chunk(stream: &mut impl Read) -> Option<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while !line.ends_with(b"\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        line.push(byte[0]);
+    }
+    let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
+    let mut chunk = vec![0; size + 2];
+    stream.read_exact(&mut chunk).ok()?;
+    chunk.truncate(size);
+    String::from_utf8(chunk).ok()
 }
 
 /// An origin; its script gets each request's head and the connection, and says whether to keep it.
@@ -378,11 +340,6 @@ impl Origin {
 pub fn respond(stream: &mut TcpStream, body: &str) -> bool {
     let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     stream.write_all(text.as_bytes()).is_ok()
-}
-
-/// Whether the long forms are asked for (`make stream`, `make websockets`, `make sticky`).
-pub fn long() -> bool {
-    std::env::var_os("SWITCHYARD_LONG").is_some()
 }
 
 /// An address where nobody listens.

@@ -4,9 +4,12 @@ mod harness;
 
 mod aborts;
 mod connections;
+mod cors;
 mod failures;
+mod http2;
 mod messages;
 mod pools;
 mod requests;
+mod sticky;
 mod streams;
 mod upgrades;

@@ -11,7 +11,10 @@ pub struct Wire(BufReader<TcpStream>);
 
 impl Wire {
     pub async fn connect(address: &str) -> Self {
-        let socket = TcpStream::connect(address).await.expect("connect");
+        Self::over(TcpStream::connect(address).await.expect("connect"))
+    }
+
+    pub fn over(socket: TcpStream) -> Self {
         socket.set_nodelay(true).expect("nodelay");
         Self(BufReader::new(socket))
     }
@@ -97,8 +100,7 @@ where
     T: Future<Output = ()> + Send + 'static,
 {
     while let Ok((socket, _)) = listener.accept().await {
-        socket.set_nodelay(true).expect("nodelay");
-        tokio::spawn(script(Wire(BufReader::new(socket))));
+        tokio::spawn(script(Wire::over(socket)));
     }
 }
 
