@@ -150,6 +150,26 @@ async fn leaving_in_the_header_is_counted_and_otherwise_unseen() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn leaving_in_a_handshake_is_counted_and_otherwise_unseen() {
+    let stage = Stage::set().await;
+    let https = stage.proxy.https.clone().expect("a listener with TLS");
+    for n in 0..CLIENTS {
+        let mut wire = Wire::connect(&https).await;
+        // The beginning of a ClientHello, or of something else.
+        let begun: &[u8] = if n % 2 == 0 {
+            b"\x16\x03\x01\x00\xf0\x01"
+        } else {
+            b"GET / HTTP/1.1\r\n\r\n"
+        };
+        wire.write(begun).await.expect("write");
+    }
+    let family = "switchyard_downstream_protocol_errors_total";
+    let cause = "cause=\"tls_handshake\"";
+    stage.proxy.wait_metric(family, &[cause], CLIENTS as f64);
+    stage.judge(0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn leaving_in_an_upload_is_quiet() {
     let mut stage = Stage::set().await;
     let request = "POST /upload HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf";

@@ -152,7 +152,7 @@ impl Proxy {
         }
     }
 
-    /// Ends the program, and yields the lines of its error log that are errors or panics. All of them: it has ended.
+    /// Ends the program, and yields the lines of its error log that are errors, panics, or warnings of Pingora. All of them: it has ended.
     pub fn alarms(mut self) -> Vec<String> {
         let pid = self.child.id().to_string();
         let told = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
@@ -161,7 +161,7 @@ impl Proxy {
         let lines = self.errors.take().expect("taken once").join().expect("no panic");
         lines
             .into_iter()
-            .filter(|l| l.contains(" ERROR ") || l.contains("panicked"))
+            .filter(|l| l.contains(" WARN pingora") || l.contains(" ERROR ") || l.contains("panicked"))
             .collect()
     }
 }

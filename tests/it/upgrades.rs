@@ -176,6 +176,56 @@ async fn a_tunnel_outlives_the_limit_on_response_heads() {
     assert_eq!(wire.exactly(5).await.expect("an echo"), "hello");
 }
 
+/// Browsers do not say goodbye: a tunnel ends by an end of file or by a reset. A reset by the upstream is a failure.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tunnel_may_end_without_a_word_but_not_by_a_reset_of_the_upstream() {
+    let origin = serve(|mut wire: Wire| async move {
+        wire.head().await.expect("a request");
+        wire.write(SWITCHING).await.expect("the proxy reads");
+        while let Ok(word) = wire.exactly(5).await {
+            match word.as_ref() {
+                b"close" => return,
+                b"reset" => return wire.socket().set_zero_linger().expect("linger"),
+                _ => wire.write(word).await.expect("the proxy reads"),
+            }
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&one_pool(&origin, ""));
+    for n in 0..200 {
+        let mut wire = Wire::connect(&proxy.http).await;
+        wire.write(WORDS).await.expect("write");
+        wire.head().await.expect("a head");
+        wire.write("hello").await.expect("write");
+        assert_eq!(wire.exactly(5).await.expect("an echo"), "hello");
+        match n % 4 {
+            0 => drop(wire),
+            1 => {
+                wire.socket().set_zero_linger().expect("linger");
+                drop(wire);
+            }
+            ending => {
+                wire.write(["close", "reset"][ending - 2]).await.expect("write");
+                // However it ends for the client.
+                drop(wire.rest().await);
+            }
+        }
+        let line = proxy.access_line();
+        let reset = n % 4 == 1;
+        assert_eq!(line["status"], if reset { 499 } else { 101 }, "{n}: {line}");
+        assert_eq!(line["abort"].as_str(), reset.then_some("downstream"), "{n}: {line}");
+    }
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    let alarms = proxy.alarms();
+    assert_eq!(alarms.len(), 50, "{alarms:#?}");
+    assert!(
+        alarms
+            .iter()
+            .all(|line| line.contains("request failed: connection broken; ")),
+        "{alarms:#?}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_upgrade_is_a_response_like_any_other() {
     let origin = serve(|mut wire: Wire| async move {

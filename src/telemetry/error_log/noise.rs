@@ -35,6 +35,7 @@ pub(super) fn verdict(target: &str, level: Level, message: &str) -> Verdict {
         Origin::TlsHello => begins(message, "Illegal SNI ", "tls_handshake"),
         Origin::Tls => tls_remark(message),
         Origin::Connectors => reuse_race(message),
+        Origin::H2Body => trailers_of_a_request(message),
         Origin::Other => None,
     }
     .unwrap_or(Verdict::Print)
@@ -53,6 +54,7 @@ enum Origin {
     TlsHello,
     Tls,
     Connectors,
+    H2Body,
     Other,
 }
 
@@ -68,6 +70,7 @@ impl Origin {
             (Level::Warn, "pingora_core::protocols::http::compression") => Origin::Compression,
             (Level::Warn, "rustls::msgs::handshake") => Origin::TlsHello,
             (Level::Error, "pingora_core::connectors") => Origin::Connectors,
+            (Level::Warn, "pingora_proxy::proxy_h2") => Origin::H2Body,
             (
                 Level::Warn,
                 "pingora_core::protocols::tls::rustls::server" | "rustls::check" | "rustls::common_state",
@@ -139,6 +142,13 @@ fn tls_remark(message: &str) -> Option<Verdict> {
 /// worse for it.
 fn reuse_race(message: &str) -> Option<Verdict> {
     (message == "failed to acquire reusable stream").then_some(Verdict::Quieten)
+}
+
+/// A request over HTTP/2 with trailers, which are not passed on: Pingora ends its stream twice. The request is whole.
+fn trailers_of_a_request(message: &str) -> Option<Verdict> {
+    let twice = message.starts_with("Upstream h2 body send error: ")
+        && message.ends_with(" cause: user error: unexpected frame type");
+    twice.then_some(Verdict::Quieten)
 }
 
 fn begins(message: &str, with: &str, cause: &'static str) -> Option<Verdict> {
@@ -232,8 +242,13 @@ mod tests {
                 Level::Error,
                 "failed to acquire reusable stream",
             ),
+            (
+                "pingora_proxy::proxy_h2",
+                Level::Warn,
+                "Upstream h2 body send error: Upstream WriteError context: while writing h2 request body cause: user error: unexpected frame type",
+            ),
         ];
-        assert_eq!(judged(&remarks), [Verdict::Quieten; 5]);
+        assert_eq!(judged(&remarks), [Verdict::Quieten; 6]);
     }
 
     #[test]
