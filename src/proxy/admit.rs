@@ -16,12 +16,17 @@ use crate::telemetry::metrics;
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
 /// bound on a connection from its second request on.
 pub fn bound(session: &mut Session, limits: &Limits) {
-    session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+    keep(session, limits);
     session.set_read_timeout(Some(limits.read_timeout));
     session.set_write_timeout(Some(limits.write_timeout));
     // 1xx responses came with HTTP/1.1 (RFC 9110, 15.2).
     let old = session.req_header().version == http::Version::HTTP_10;
     session.as_mut().set_ignore_info_resp(old);
+}
+
+/// Keeps the connection after this request, for a while, unless the client asked to close it.
+pub fn keep(session: &mut Session, limits: &Limits) {
+    session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
 }
 
 /// Learns who the peer is, and removes what it may not send before anything reads it.
@@ -65,11 +70,16 @@ pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Res
     })
 }
 
-/// Finds the route, then who asks.
+/// Finds the route. First of all, because a refusal, too, is an answer of the route: a page can read it if the route
+/// allows that.
+pub fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
+    let head = session.req_header();
+    ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
+}
+
+/// Finds out who asks.
 pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
     let head = session.req_header();
-    let host = request::host(head);
-    ctx.route = gateway.routes().find(&host, head.uri.path());
     if ctx.route.is_none() {
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));

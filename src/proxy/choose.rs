@@ -132,10 +132,15 @@ pub fn wait_for_head(ctx: &Context) {
     }
 }
 
+/// Whether another response follows this one (RFC 9110, 15.2).
+pub fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
 /// The head of a response is there.
 pub fn answered(response: &ResponseHeader, ctx: &mut Context) {
     let status = response.status;
-    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+    if is_interim(status) {
         return;
     }
     ctx.head_arrived();

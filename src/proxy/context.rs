@@ -50,6 +50,8 @@ pub struct Context {
     pub body_bytes: u64,
     /// Whether all of the request was read.
     pub body_over: bool,
+    /// Whether an interim response (1xx) was passed on.
+    pub interim: bool,
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
@@ -86,6 +88,7 @@ impl Context {
             upstream_duration: None,
             body_bytes: 0,
             body_over: false,
+            interim: false,
             failed: None,
             aborted: false,
             set_cookie: None,

@@ -59,7 +59,7 @@ struct Http {
 impl HttpServerApp for Http {
     fn process_new_http<'life0, 'life1, 'async_trait>(
         self: &'life0 Arc<Self>,
-        session: ServerSession,
+        mut session: ServerSession,
         shutdown: &'life1 ShutdownWatch,
     ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'async_trait>>
     where
@@ -69,6 +69,10 @@ impl HttpServerApp for Http {
     {
         if let Some(wire) = Wire::of(&session) {
             wire.head_begins();
+        }
+        if let ServerSession::H1(session) = &mut session {
+            // Off by default, and then a request that is sent while another is in flight fails both.
+            session.set_pipelining_enabled(true);
         }
         self.proxy.process_new_http(session, shutdown)
     }

@@ -121,7 +121,7 @@ fn forward(head: &mut RequestHeader, ctx: &Context, tls: bool) -> Result<()> {
         head.insert_header(X_FORWARDED_PROTO, scheme)?;
     }
     if !head.headers.contains_key(X_FORWARDED_HOST) {
-        if let Some(host) = head.headers.get(HOST).cloned() {
+        if let Some(host) = host(head) {
             head.insert_header(X_FORWARDED_HOST, host)?;
         }
     }
@@ -147,6 +147,12 @@ fn join_cookies(head: &mut RequestHeader) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The host the client asked for: HTTP/2 has it in `:authority`, which is not a field (RFC 9113, 8.3.1).
+fn host(head: &RequestHeader) -> Option<HeaderValue> {
+    let authority = || HeaderValue::from_str(head.uri.authority()?.as_str()).ok();
+    head.headers.get(HOST).cloned().or_else(authority)
 }
 
 /// Drops `Origin`, so that an upstream does not answer cross-origin requests a second time.

@@ -1,5 +1,12 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
+pub mod certificate;
+mod figures;
+pub mod h2c;
+pub mod origin;
+
+pub use figures::long;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -141,34 +148,6 @@ impl Proxy {
         .body
     }
 
-    /// The sum of all series of a family that carry all of these labels, written as `name="value"`.
-    pub fn metric(&self, family: &str, labels: &[&str]) -> f64 {
-        let text = self.metrics();
-        let lines = text.lines().filter(|line| {
-            let rest = line.strip_prefix(family).unwrap_or_default();
-            rest.starts_with(['{', ' ']) && labels.iter().all(|label| rest.contains(label))
-        });
-        lines
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
-            .sum()
-    }
-
-    /// Asks for a metric until it has this value.
-    pub fn wait_metric(&self, family: &str, labels: &[&str], expected: f64) {
-        let since = Instant::now();
-        while self.metric(family, labels) != expected {
-            assert!(
-                since.elapsed() < PATIENCE,
-                "{family} is not {expected}:\n{}",
-                self.metrics()
-            );
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The next access-log line.
     pub fn access_line(&self) -> serde_json::Value {
         let line = self
@@ -218,7 +197,7 @@ impl Proxy {
         let (_, lines) = self.end();
         lines
             .into_iter()
-            .filter(|l| l.contains(" ERROR ") || l.contains("panicked"))
+            .filter(|l| l.contains(" WARN pingora") || l.contains(" ERROR ") || l.contains("panicked"))
             .collect()
     }
 }
@@ -327,25 +306,28 @@ fn read_body(stream: &mut impl Read, head: &str) -> (Vec<u8>, bool) {
         let whole = stream.read_to_end(&mut body).is_ok();
         return (body, whole);
     }
-    loop {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while !line.ends_with(b"\r\n") {
-            match stream.read(&mut byte) {
-                Ok(1) => line.push(byte[0]),
-                _ => return (body, false),
-            }
-        }
-        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
-        let mut chunk = vec![0; size + 2];
-        if stream.read_exact(&mut chunk).is_err() {
-            return (body, false);
-        }
-        if size == 0 {
+    while let Some(chunk) = read_chunk(stream) {
+        if chunk.is_empty() {
             return (body, true);
         }
-        body.extend_from_slice(&chunk[..size]);
+        body.extend_from_slice(chunk.as_bytes());
     }
+    (body, false)
+}
+
+/// The next chunk of a chunked body, which is text; empty at its end, `None` when it is cut.
+pub fn read_chunk(stream: &mut impl Read) -> Option<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while !line.ends_with(b"\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        line.push(byte[0]);
+    }
+    let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
+    let mut chunk = vec![0; size + 2];
+    stream.read_exact(&mut chunk).ok()?;
+    chunk.truncate(size);
+    String::from_utf8(chunk).ok()
 }
 
 /// An origin; its script gets each request's head and the connection, and says whether to keep it.

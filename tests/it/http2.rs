@@ -1,173 +1,294 @@
-//! HTTP/2 to the endpoints: by ALPN and by prior knowledge, many requests on one connection, and late heads.
+//! HTTP/2 from client to origin: gRPC's calls, trailers, cancellation, and what becomes of HTTP/2's shapes on HTTP/1.1.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
-use http::{Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use tokio::sync::mpsc::unbounded_channel;
 
-use crate::authority::Authority;
-use crate::harness::{PATIENCE, Proxy, one_pool};
+use crate::harness::{Origin, Proxy, fields, h2c, one_pool, respond};
 
-/// Speaks HTTP/2 only. `/hold` waits to be let go, `/late` is never answered, `/slow` pauses inside its body; all
-/// else is `ok` at once.
-struct Origin {
-    address: String,
-    connections: Arc<AtomicUsize>,
-    /// The path of every request that arrived.
-    arrived: Mutex<mpsc::Receiver<String>>,
-    go: Arc<Semaphore>,
-    _runtime: tokio::runtime::Runtime,
+const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
+const UPSTREAM_H2: &str = "    connections: { http2: always }";
+
+fn start(origin: &str, more: &str) -> Proxy {
+    Proxy::start_on(H2C, &one_pool(origin, more), &[])
 }
 
-impl Origin {
-    fn spawn(tls: Option<TlsAcceptor>) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("runtime");
-        let (told, arrived) = mpsc::channel();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("bind");
-        let address = listener.local_addr().expect("address").to_string();
-        let (connections, go) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
-        let (count, gate) = (Arc::clone(&connections), Arc::clone(&go));
-        runtime.spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                count.fetch_add(1, Ordering::SeqCst);
-                let (told, gate, tls) = (told.clone(), Arc::clone(&gate), tls.clone());
-                tokio::spawn(async move {
-                    match tls {
-                        Some(tls) => serve(tls.accept(socket).await.expect("handshake"), told, gate).await,
-                        None => serve(socket, told, gate).await,
-                    }
-                });
-            }
-        });
+/// A message as gRPC frames it: not compressed, its length, its bytes.
+fn framed(message: &[u8]) -> Bytes {
+    let mut frame = BytesMut::new();
+    frame.put_u8(0);
+    frame.put_u32(u32::try_from(message.len()).expect("a short message"));
+    frame.put_slice(message);
+    frame.freeze()
+}
+
+/// Reads messages out of a body.
+struct Messages {
+    body: RecvStream,
+    rest: BytesMut,
+}
+
+impl Messages {
+    fn of(body: RecvStream) -> Self {
         Self {
-            address,
-            connections,
-            arrived: Mutex::new(arrived),
-            go,
-            _runtime: runtime,
+            body,
+            rest: BytesMut::new(),
         }
     }
 
-    fn wait_for(&self, path: &str) {
-        let arrived = self.arrived.lock().expect("lock").recv_timeout(PATIENCE);
-        assert_eq!(arrived.as_deref(), Ok(path));
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(length) = self.rest.get(1..5) {
+                let length = u32::from_be_bytes(length.try_into().expect("four bytes")) as usize;
+                if self.rest.len() >= 5 + length {
+                    return Some(self.rest.split_to(5 + length).freeze().split_off(5));
+                }
+            }
+            let piece = self.body.data().await?.expect("a piece");
+            self.body
+                .flow_control()
+                .release_capacity(piece.len())
+                .expect("released");
+            self.rest.extend_from_slice(&piece);
+        }
+    }
+
+    async fn trailers(mut self) -> HeaderMap {
+        self.body.trailers().await.expect("whole").expect("trailers")
     }
 }
 
-async fn serve<S>(socket: S, told: mpsc::Sender<String>, gate: Arc<Semaphore>)
-where
-    S: AsyncRead + AsyncWrite + Unpin,
-{
-    let mut connection = h2::server::handshake(socket).await.expect("handshake");
-    while let Some(Ok((request, answer))) = connection.accept().await {
-        told.send(request.uri().path().to_owned()).expect("the test listens");
-        tokio::spawn(respond(request, answer, Arc::clone(&gate)));
-    }
+fn status(code: &'static str) -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HeaderValue::from_static(code));
+    trailers.insert("grpc-message", HeaderValue::from_static("so%20said"));
+    trailers
 }
 
-async fn respond(request: Request<RecvStream>, mut answer: SendResponse<Bytes>, gate: Arc<Semaphore>) {
-    let path = request.uri().path();
-    if path == "/late" {
-        return std::future::pending().await;
-    }
-    if path == "/hold" {
-        gate.acquire().await.expect("open").forget();
-    }
-    let mut body = answer.send_response(Response::new(()), false).expect("head");
-    if path == "/slow" {
-        body.send_data(Bytes::from_static(b"o"), false).expect("body");
-        tokio::time::sleep(Duration::from_millis(900)).await;
-        body.send_data(Bytes::from_static(b"k"), true).expect("body");
+/// Echoes each message as it comes; the path `/Fail` has no body but a status.
+async fn grpc(request: Request<RecvStream>, mut answer: SendResponse<Bytes>) {
+    assert_eq!(request.headers()["te"], "trailers");
+    assert_eq!(request.headers()["content-type"], "application/grpc");
+    assert_eq!(
+        request.uri().authority().map(http::uri::Authority::as_str),
+        Some("t.example")
+    );
+    assert_eq!(request.headers()["x-forwarded-host"], "t.example");
+    let head = Response::builder().header("content-type", "application/grpc");
+    if request.uri().path() == "/Fail" {
+        let head = head.header("grpc-status", "5").body(()).expect("head");
+        answer.send_response(head, true).expect("sent");
         return;
     }
-    body.send_data(Bytes::from_static(b"ok"), true).expect("body");
-}
-
-fn over_tls() -> (Origin, String) {
-    let authority = Authority::new();
-    let config = Authority::server(&authority.sign("origin.test"), &["h2", "http/1.1"], None);
-    let tls = format!(
-        "    tls: {{ enabled: true, server_name: origin.test, ca: {} }}",
-        authority.file.display()
-    );
-    (Origin::spawn(Some(TlsAcceptor::from(config))), tls)
-}
-
-fn shares_one_connection(origin: &Origin, more: &str) {
-    const REQUESTS: usize = 8;
-    let proxy = Proxy::start(&one_pool(&origin.address, more));
-    assert_eq!(proxy.get("/", "").body, "ok");
-    origin.wait_for("/");
-    std::thread::scope(|scope| {
-        let clients: Vec<_> = (0..REQUESTS)
-            .map(|_| {
-                let client = scope.spawn(|| proxy.get("/hold", "").body);
-                origin.wait_for("/hold");
-                client
-            })
-            .collect();
-        origin.go.add_permits(REQUESTS);
-        for client in clients {
-            assert_eq!(client.join().expect("no panic"), "ok");
-        }
-    });
-    assert_eq!(origin.connections.load(Ordering::SeqCst), 1, "{REQUESTS} at a time");
-}
-
-#[test]
-fn where_alpn_yields_h2_requests_share_a_connection() {
-    let (origin, tls) = over_tls();
-    shares_one_connection(&origin, &tls);
-}
-
-#[test]
-fn always_speaks_h2_in_clear_text_by_prior_knowledge() {
-    let origin = Origin::spawn(None);
-    shares_one_connection(&origin, "    connections: { http2: always }");
-}
-
-#[test]
-fn without_reuse_every_request_has_a_connection_of_its_own() {
-    let origin = Origin::spawn(None);
-    let proxy = Proxy::start(&one_pool(
-        &origin.address,
-        "    connections: { http2: always, reuse: false }",
-    ));
-    for _ in 0..5 {
-        assert_eq!(proxy.get("/", "").body, "ok");
+    let mut body = answer.send_response(head.body(()).expect("head"), false).expect("sent");
+    let mut asked = Messages::of(request.into_body());
+    while let Some(message) = asked.next().await {
+        h2c::write(&mut body, framed(&message), false).await.expect("sent");
     }
-    assert_eq!(origin.connections.load(Ordering::SeqCst), 5);
-    proxy.wait_metric("switchyard_upstream_connections", &["pool=\"only\""], 0.0);
+    body.send_trailers(status("0")).expect("sent");
 }
 
-#[test]
-fn a_late_head_is_504_and_harms_no_other_request_on_the_connection() {
-    let (origin, tls) = over_tls();
-    let more = format!("{tls}\n    connections: {{ response_header_timeout: 400ms }}");
-    let proxy = Proxy::start(&one_pool(&origin.address, &more));
-    assert_eq!(proxy.get("/", "").body, "ok");
-    origin.wait_for("/");
-    std::thread::scope(|scope| {
-        // A stream by its own word has no limit between two reads; it is open while the other one is given up.
-        let slow = scope.spawn(|| proxy.get("/slow", "Accept: text/event-stream\r\n"));
-        origin.wait_for("/slow");
-        assert_eq!(proxy.get("/late", "").status, 504);
-        let slow = slow.join().expect("no panic");
-        assert_eq!((slow.status, slow.body.as_str(), slow.complete), (200, "ok", true));
-    });
-    assert_eq!(proxy.get("/", "").body, "ok");
-    let alarms = proxy.alarms();
-    assert_eq!(alarms.len(), 1, "{alarms:?}");
+fn call(path: &str) -> Request<()> {
+    let mut request = h2c::request("POST", path);
+    let headers = request.headers_mut();
+    headers.insert("te", HeaderValue::from_static("trailers"));
+    headers.insert("content-type", HeaderValue::from_static("application/grpc"));
+    headers.insert("grpc-timeout", HeaderValue::from_static("10S"));
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_unary_call_gets_its_message_and_its_status() {
+    let proxy = start(&h2c::origin(grpc).await, UPSTREAM_H2);
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    for n in 0..100_u32 {
+        let (response, mut body) = h2c::send(&client, call("/Echo"), false).await;
+        let message = vec![b'm'; (n * 1000) as usize];
+        h2c::write(&mut body, framed(&message), true).await.expect("sent");
+        let response = response.await.expect("a head");
+        assert_eq!(response.headers()["content-type"], "application/grpc");
+        let mut messages = Messages::of(response.into_body());
+        assert_eq!(messages.next().await.expect("a message"), message);
+        assert!(messages.next().await.is_none());
+        let trailers = messages.trailers().await;
+        assert_eq!(
+            (&trailers["grpc-status"], &trailers["grpc-message"]),
+            (&"0".parse().expect("value"), &"so%20said".parse().expect("value"))
+        );
+    }
+    let (response, _) = h2c::send(&client, call("/Fail"), true).await;
+    assert_eq!(response.await.expect("a head").headers()["grpc-status"], "5");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_call_streams_both_ways_message_by_message() {
+    let proxy = start(&h2c::origin(grpc).await, UPSTREAM_H2);
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    let mut calls = tokio::task::JoinSet::new();
+    for caller in 0..20 {
+        let client = client.clone();
+        calls.spawn(async move {
+            let (response, mut body) = h2c::send(&client, call("/Echo"), false).await;
+            // The head comes while the request is open, and each echo before the next message is sent.
+            let mut messages = Messages::of(response.await.expect("a head").into_body());
+            for n in 0..50 {
+                let message = format!("{caller}: {n}");
+                h2c::write(&mut body, framed(message.as_bytes()), false)
+                    .await
+                    .expect("sent");
+                assert_eq!(messages.next().await.expect("an echo"), message);
+            }
+            body.send_data(Bytes::new(), true).expect("sent");
+            assert!(messages.next().await.is_none());
+            assert_eq!(messages.trailers().await["grpc-status"], "0");
+        });
+    }
+    while let Some(call) = calls.join_next().await {
+        call.expect("every call was well");
+    }
+    // A burst opens more than one; never more than there are calls at a time.
+    assert!(proxy.metric("switchyard_upstream_connections_opened_total", &[]) <= 20.0);
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+/// What Pingora can: response trailers from HTTP/2 to HTTP/2. A request's are lost, and so is what has HTTP/1.1 on
+/// either side.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn trailers_of_a_response_pass_over_http2_and_its_body_is_whole_over_http1() {
+    let origin = h2c::origin(|request, mut answer| async move {
+        let mut body = request.into_body();
+        let mut asked = Vec::new();
+        while let Some(piece) = body.data().await {
+            asked.extend_from_slice(&piece.expect("a piece"));
+        }
+        let seen = body.trailers().await.expect("whole").map_or(0, |t| t.len());
+        let head = Response::builder()
+            .header("x-request-trailers", seen)
+            .body(())
+            .expect("head");
+        let mut body = answer.send_response(head, false).expect("sent");
+        body.send_data(asked.into(), false).expect("sent");
+        body.send_trailers(status("0")).expect("sent");
+    })
+    .await;
+    let proxy = start(&origin, UPSTREAM_H2);
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    let (response, mut body) = h2c::send(&client, h2c::request("POST", "/"), false).await;
+    body.send_data(Bytes::from_static(b"asked"), false).expect("sent");
+    body.send_trailers(status("7")).expect("sent");
+    let (response, trailers) = h2c::collect(response.await.expect("a head")).await.expect("whole");
+    assert_eq!(response.body(), b"asked");
+    assert_eq!(trailers["grpc-status"], "0");
+    assert_eq!(response.headers()["x-request-trailers"], "0");
+    let answer = crate::harness::exchange(
+        &proxy.http,
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nConnection: close\r\n\r\nasked",
+    );
+    assert_eq!((answer.body.as_str(), answer.complete), ("asked", true));
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_client_that_cancels_is_cancelled_at_an_http2_upstream() {
+    const CALLS: usize = 200;
+    let (arrived, mut arrivals) = unbounded_channel();
+    let (ended, mut ends) = unbounded_channel();
+    let origin = h2c::origin(move |request: Request<RecvStream>, mut answer| {
+        let (arrived, ended) = (arrived.clone(), ended.clone());
+        async move {
+            if request.uri().path() == "/well" {
+                return h2c::answer(answer, "well");
+            }
+            arrived.send(()).expect("the test waits");
+            let why = std::future::poll_fn(|cx| answer.poll_reset(cx)).await;
+            ended.send(why.expect("a reset")).expect("the test waits");
+        }
+    })
+    .await;
+    let proxy = start(&origin, UPSTREAM_H2);
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    for _ in 0..CALLS / 50 {
+        let mut calls = Vec::new();
+        for _ in 0..50 {
+            calls.push(h2c::send(&client, h2c::request("GET", "/hang"), true).await);
+        }
+        for _ in 0..50 {
+            arrivals.recv().await.expect("the origin lives");
+        }
+        for (_, mut body) in calls {
+            body.send_reset(h2::Reason::CANCEL);
+        }
+        for _ in 0..50 {
+            assert_eq!(ends.recv().await, Some(h2::Reason::CANCEL));
+        }
+    }
+    for _ in 0..CALLS {
+        let line = proxy.access_line();
+        assert_eq!(
+            (line["status"].as_u64(), line["abort"].as_str()),
+            (Some(499), Some("downstream"))
+        );
+    }
+    for _ in 0..CALLS {
+        let (response, _) = h2c::get(&client, "/well").await.expect("an answer");
+        assert_eq!(response.body(), b"well");
+        assert_eq!(proxy.access_line()["status"], 200);
+    }
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    // A burst opens more than one; never more than there are calls at a time.
+    assert!(proxy.metric("switchyard_upstream_connections_opened_total", &[]) <= 50.0);
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+/// Pingora's open bug #935: the empty frame was written as a last chunk, and the last chunk again; the next request on
+/// the kept connection met the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_empty_last_frame_leaves_the_kept_connection_clean() {
+    let origin = Arc::new(Origin::spawn(|head, stream| {
+        if !fields(head, "transfer-encoding").is_empty() {
+            let mut body = String::new();
+            loop {
+                let chunk = crate::harness::read_chunk(stream).expect("a chunk");
+                if chunk.is_empty() {
+                    return respond(stream, &body);
+                }
+                body.push_str(&chunk);
+            }
+        }
+        assert!(
+            head.starts_with("GET /next HTTP/1.1\r\n"),
+            "the rest of a body: {head:?}"
+        );
+        respond(stream, "next")
+    }));
+    let proxy = start(&origin.address, "");
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    for n in 0..200 {
+        for pieces in 0..3 {
+            let (response, mut body) = h2c::send(&client, h2c::request("POST", "/"), false).await;
+            for _ in 0..pieces {
+                body.send_data(Bytes::from_static(b"piece"), false).expect("sent");
+            }
+            body.send_data(Bytes::new(), true).expect("sent");
+            let (response, _) = h2c::collect(response.await.expect("a head")).await.expect("whole");
+            assert_eq!(response.status(), 200, "{n}");
+            assert_eq!(response.body().as_slice(), b"piece".repeat(pieces), "{n}");
+            let (response, _) = h2c::get(&client, "/next").await.expect("an answer");
+            assert_eq!(
+                (response.status().as_u16(), response.body().as_slice()),
+                (200, &b"next"[..]),
+                "{n}"
+            );
+        }
+    }
+    // Most of it on connections that were used before.
+    let opened = origin.connections.load(Ordering::SeqCst);
+    assert!(opened < 300, "{opened} connections for 1,200 requests");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
 }

@@ -5,8 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use super::case;
-use super::{configuration, on};
 use super::origin::Recorder;
+use super::{configuration, on};
 use crate::harness::{PATIENCE, Proxy, answer, connect, read_head};
 
 /// Between two bytes: far less than any read may take.
