@@ -1,9 +1,10 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check bench bench-peers install setup fmt
+.PHONY: help run test crash check bench bench-peers install setup fmt
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
+	@echo "make crash        the store, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make install      the program into ~/.cargo/bin"
@@ -16,6 +17,10 @@ run: setup
 
 test: setup
 	cargo test
+
+# Kills the store's program 1,000 times, fills its disk and makes it fail; needs root and strace.
+crash: setup
+	SWITCHYARD_LONG=1 cargo test --test store crash::
 
 check: setup
 	cargo fmt --check
