@@ -1,9 +1,10 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check stream websockets sticky bench bench-peers install setup fmt
+.PHONY: help run test check crash stream websockets sticky bench bench-peers install setup fmt
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
+	@echo "make crash        the store, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
@@ -19,6 +20,10 @@ run: setup
 
 test: setup
 	cargo test
+
+# Kills the store's program 1,000 times, fills its disk and makes it fail; needs root and strace.
+crash: setup
+	SWITCHYARD_LONG=1 cargo test --test store crash::
 
 check: setup
 	cargo fmt --check

@@ -28,7 +28,7 @@ fn one(dice: &mut Dice, state: &Model, revision: u64) -> Fact {
             let set = vec![group("canary", until, &first), group("stable", None, &second)];
             pins(name, dice.chance(5), &unset, set)
         }
-        0..=4 | 5 => put(name, &dice.below(3).to_string()),
+        0..=5 => put(name, &dice.below(3).to_string()),
         6 => delete(name),
         7 => Fact::Segment {
             segment: segment(name),

@@ -236,13 +236,13 @@ fn touched_users(
 
 /// A segment and its members; the first fact replaces what there is.
 fn whole_segment(name: &SegmentName, members: &BTreeSet<Box<str>>) -> Vec<Fact> {
-    let all: Vec<&Box<str>> = members.iter().collect();
+    let all: Vec<Box<str>> = members.iter().cloned().collect();
     let mut pieces = all.chunks(USERS_IN_A_FACT);
-    let fact = |replace, piece: &[&Box<str>]| Fact::Segment {
+    let fact = |replace, piece: &[Box<str>]| Fact::Segment {
         segment: name.clone(),
         replace,
         remove: Vec::new(),
-        add: piece.iter().map(|user| (*user).clone()).collect(),
+        add: piece.to_vec(),
     };
     let mut facts = vec![fact(true, pieces.next().unwrap_or_default())];
     facts.extend(pieces.map(|piece| fact(false, piece)));
