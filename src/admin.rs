@@ -1,6 +1,7 @@
 //! The control plane's door. In this version it is open to look at: health, readiness and metrics, on loopback.
 
 pub mod settings;
+pub mod wire;
 
 mod page;
 mod service;
