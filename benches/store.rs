@@ -12,7 +12,7 @@ const REPEATS: usize = 3;
 
 fn commit(facts: Vec<Fact>) -> Commit {
     Commit {
-        facts,
+        facts: facts.into(),
         record: Record {
             at: Moment(1),
             actor: "bench".to_owned(),

@@ -1,7 +1,7 @@
 //! Why a user gets a release: the same way as `decide`, with every step told.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
 use super::decision::{Attributes, Decision};
@@ -12,7 +12,7 @@ use super::weight::Weight;
 use crate::identity::Identity;
 
 /// A decision with its reasons.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// What the user gets.
     pub release: ReleaseName,
@@ -27,7 +27,7 @@ pub struct Explanation {
 }
 
 /// One step on the way to a decision.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     /// `kill`, `user`, `targets[2]`, `split`.
     pub step: String,
@@ -38,7 +38,7 @@ pub struct Step {
 }
 
 /// The share at which a user enters a release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// The release.
     pub release: ReleaseName,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
 use super::decision::Reason;
@@ -26,7 +26,7 @@ pub struct Seen {
 }
 
 /// What a change would do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Plan {
     /// Of the users seen in the last hour, how many were looked at.
     pub seen: usize,
@@ -41,7 +41,7 @@ pub struct Plan {
 }
 
 /// Users seen lately that move from one release to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Move {
     /// Where they are.
     pub from: ReleaseName,
@@ -52,7 +52,7 @@ pub struct Move {
 }
 
 /// A part of all buckets that moves from one release to another.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ShareMove {
     /// Whose it is.
     pub from: ReleaseName,

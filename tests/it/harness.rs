@@ -56,7 +56,12 @@ impl Proxy {
         } else {
             "store: { memory: {} }\n"
         };
-        let text = format!("listeners: [{listeners}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{store}{yaml}");
+        let admin = if yaml.contains("\nadmin:") {
+            ""
+        } else {
+            "admin: { address: \"127.0.0.1:0\" }\n"
+        };
+        let text = format!("listeners: [{listeners}]\n{admin}{store}{yaml}");
         std::fs::write(&file, text).expect("configuration");
         let proxy = Self::launch(&file, &[], environment);
         proxy.wait_ready();

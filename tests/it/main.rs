@@ -4,6 +4,11 @@ mod authority;
 mod harness;
 
 mod aborts;
+mod admin;
+mod admin_access;
+mod admin_client;
+mod admin_document;
+mod admin_lists;
 mod attacks;
 mod balances;
 mod connections;
