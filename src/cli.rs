@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 use crate::clock;
-use crate::config::{self, Config, LoadError};
+use crate::config::{self, Config};
 use crate::server::{self, RunOptions};
 use crate::telemetry::error_log;
 use args::{Args, Command, Serve};
@@ -37,9 +37,7 @@ pub fn main() -> ExitCode {
 fn run(serve: &Serve) -> ExitCode {
     let config = match (&serve.config, &serve.stable, &serve.canary) {
         (Some(file), _, _) => config::load(file),
-        (None, Some(stable), Some(canary)) => {
-            config::quick(stable, canary, &serve.user_header, &serve.listen).map_err(LoadError::Invalid)
-        }
+        (None, Some(stable), Some(canary)) => config::quick(stable, canary, &serve.user_header, &serve.listen),
         _ => {
             return complain(
                 "say what to serve: -c FILE, or --stable ADDRESS --canary ADDRESS",
