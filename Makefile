@@ -1,11 +1,12 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check crash stream websockets sticky bench bench-peers install setup fmt
+.PHONY: help run test check schemathesis crash stream websockets sticky bench bench-peers install setup fmt
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
 	@echo "make crash        the store, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
+	@echo "make schemathesis the admin side against its own OpenAPI document, with odd requests"
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
@@ -30,6 +31,9 @@ check: setup
 	cargo clippy --all-targets -- -D warnings
 	cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+schemathesis: setup
+	./scripts/schemathesis
 
 # The long forms of tests that `make test` runs in short.
 LONG = SWITCHYARD_LONG=1 cargo test --test it
