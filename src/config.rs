@@ -3,6 +3,7 @@
 
 mod build;
 mod problem;
+mod rollouts;
 mod value;
 mod written;
 
@@ -20,6 +21,7 @@ use crate::telemetry::settings::AccessLogSettings;
 use crate::upstream::PoolSettings;
 
 pub use problem::Problem;
+pub use rollouts::{WrittenRollout, rollouts_from};
 
 /// The largest file that is read: a list of a million users has room in it.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
