@@ -309,7 +309,7 @@ impl Trouble {
     fn passes(&self) -> bool {
         match self {
             Self::Lost(ureq::Error::Io(e)) => e.kind() != ErrorKind::ConnectionRefused,
-            Self::Refused(problem) => problem.status == 503 && !problem.detail.contains("read-only"),
+            Self::Refused(problem) => matches!(problem.status, 429 | 503) && problem.kind != "read-only",
             Self::Lost(_) | Self::Final(_) => false,
         }
     }

@@ -79,13 +79,16 @@ fn told(problem: &Problem) -> String {
 }
 
 fn remedy(problem: &Problem) -> Option<String> {
-    let says = |word: &str| problem.kind.contains(word) || problem.detail.contains(word);
-    match problem.status {
-        401 => Some("give a token: --token-file FILE, or the variable SWITCHYARD_TOKEN".to_owned()),
-        409 | 428 => problem
-            .revision
-            .map(|revision| format!("look at what is there now, and repeat with --if-match {revision}")),
-        422 if says("allow_flips") => Some("if that is meant: --allow-flips".to_owned()),
+    match (problem.kind.as_str(), problem.revision) {
+        ("unauthorised", _) => {
+            let text = "give a token that the program knows: --token-file FILE, or the variable SWITCHYARD_TOKEN";
+            Some(text.to_owned())
+        }
+        ("conflict" | "unconditional", Some(revision)) => Some(format!(
+            "look at what is there now, and repeat it with --if-match {revision}"
+        )),
+        ("flips", _) => Some("look with `switchyard rollout plan`; if that is meant: --allow-flips".to_owned()),
+        ("frozen", _) => Some("`switchyard rollout unfreeze` ends the freeze".to_owned()),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::problem::{Places, Problem};
 use super::{value, written};
-use crate::rollout::{RolloutName, RolloutSpec};
+use crate::rollout::{Range, ReleaseName, RolloutName, RolloutSpec};
 
 /// A rollout as a file has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,7 +101,25 @@ fn by_name(rollouts: BTreeMap<String, RolloutSpec>, places: &Places<'_>) -> Resu
 }
 
 impl AnsweredOne {
-    fn written(self, name: Option<RolloutName>) -> WrittenRollout {
+    /// The ranges of an answer whose shares were edited are those of before: they are left out, to be made of the
+    /// live ones.
+    fn written(mut self, name: Option<RolloutName>) -> WrittenRollout {
+        let agree = |ranges: &Vec<Range>| {
+            let mut owned: BTreeMap<&ReleaseName, u32> = BTreeMap::new();
+            for range in ranges {
+                *owned.entry(&range.release).or_default() += range.to.saturating_sub(range.from);
+            }
+            owned.retain(|name, n| *n > 0 && name.as_str() != ReleaseName::STABLE);
+            let asked = self.spec.split.iter();
+            let asked = asked.map(|(name, weight)| (name, weight.parts_per_million()));
+            owned
+                == asked
+                    .filter(|(name, n)| *n > 0 && name.as_str() != ReleaseName::STABLE)
+                    .collect()
+        };
+        if !self.spec.ranges.as_ref().is_some_and(agree) {
+            self.spec.ranges = None;
+        }
         WrittenRollout {
             name: name.or(self.name),
             revision: self.revision,
@@ -163,17 +181,52 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutName<'_, A> {
     type Error = A::Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        while let Some(key) = self.map.next_key::<String>()? {
-            if key != "name" {
-                return seed.deserialize(key.into_deserializer()).map(Some);
+        let mut seed = seed;
+        loop {
+            match self.map.next_key_seed(KeyOrName(seed))? {
+                None => return Ok(None),
+                Some(Found::Key(key)) => return Ok(Some(key)),
+                Some(Found::Name(unused)) => {
+                    *self.name = Some(self.map.next_value()?);
+                    seed = unused;
+                }
             }
-            *self.name = Some(self.map.next_value()?);
         }
-        Ok(None)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
         self.map.next_value_seed(seed)
+    }
+}
+
+/// Looks at a key inside the reader, which knows its place, before the spec does.
+struct KeyOrName<K>(K);
+
+enum Found<K, V> {
+    Name(K),
+    Key(V),
+}
+
+impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeyOrName<K> {
+    type Value = Found<K, K::Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
+        from.deserialize_identifier(self)
+    }
+}
+
+impl<'de, K: DeserializeSeed<'de>> Visitor<'de> for KeyOrName<K> {
+    type Value = Found<K, K::Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
+        if key == "name" {
+            return Ok(Found::Name(self.0));
+        }
+        self.0.deserialize(key.into_deserializer()).map(Found::Key)
     }
 }
 
@@ -212,6 +265,23 @@ mod tests {
             (&listed[0].name, listed[0].revision, &listed[0].spec),
             (&one[0].name, Some(7), &one[0].spec)
         );
+    }
+
+    #[test]
+    fn ranges_of_an_answer_stay_as_long_as_its_shares_do() {
+        let answer = |share: &str| {
+            let spec = serde_json::json!({
+                "releases": { "stable": { "pool": "stable" }, "canary": { "pool": "canary" } },
+                "split": { "canary": share },
+                "ranges": [
+                    { "from": 0, "to": 125_000, "release": "canary" },
+                    { "from": 125_000, "to": 1_000_000, "release": "stable" },
+                ],
+            });
+            let read = read(&serde_json::json!({ "revision": 7, "spec": spec }).to_string()).expect("an answer");
+            read[0].spec.ranges.is_some()
+        };
+        assert_eq!((answer("12.5%"), answer("20%")), (true, false));
     }
 
     #[test]
