@@ -1,10 +1,28 @@
-//! The control plane's door. In this version it is open to look at: health, readiness and metrics, on loopback.
+//! The control plane's door: the API by which everything is read and changed, its document, its events, and the
+//! metrics. Who may do what is decided here; what a change means is `control`'s.
 
+mod answer;
+mod document;
+mod events;
+mod explain;
+mod gate;
+mod lists;
+mod parameters;
+mod reads;
+mod refusal;
+mod rollouts;
+mod router;
+mod segments;
+mod sent;
+mod service;
 pub mod settings;
+mod state;
+mod terms;
+mod tokens;
+mod users;
 pub mod wire;
 
-mod page;
-mod service;
-
-pub use page::{State, router};
+pub use router::router;
 pub use service::Admin;
+pub use state::State;
+pub use tokens::{Tokens, TokensError};

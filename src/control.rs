@@ -16,6 +16,7 @@ mod snapshot;
 
 pub use apply::ApplyProblem;
 pub use controller::Controller;
+pub use describe::what as describe;
 pub use follower::{Clerk, Follower, StartError};
 pub use live::Live;
 pub use release::LiveRollout;

@@ -23,7 +23,7 @@
 //! - [`upstream`]: pools: endpoints, health, connection limits and options, peers
 //! - [`control`]: the only writer of live state: change -> commit -> publish
 //! - [`proxy`]: the data plane: ProxyHttp, its phases, headers, CORS, failures
-//! - [`admin`]: the control plane's door: health and metrics
+//! - [`admin`]: the control plane's door: the API, its document, events, metrics
 //! - [`config`]: reads the YAML; reports every problem with line and column
 //! - [`server`]: composition root: Pingora server, listeners, signals, drain, upgrade
 //! - [`cli`]: arguments, printing, exit codes

@@ -21,7 +21,7 @@ mod upkeep;
 
 pub use connection::Connection;
 pub use endpoint::{Endpoint, Lease, PeerUse};
-pub use pool::{Acquire, AcquireError, Pool, PoolStatus};
+pub use pool::{Acquire, AcquireError, EndpointStatus, Pool, PoolStatus};
 pub use pools::{BuildError, Pools};
 pub use retry::RetryBudget;
 pub use settings::{PoolSettings, RetryCause};

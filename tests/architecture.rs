@@ -105,7 +105,6 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
         "admin",
         &["identity", "rollout", "control", "upstream", "telemetry", "clock"],
         &[
-            "aide",
             "arc_swap",
             "axum",
             "bytes",

@@ -23,7 +23,15 @@ pub(super) struct Terms {
 }
 
 /// Compares the expected revision with that of what is changed. Replacing and deleting what exists needs one.
-pub(super) fn expected(change: &Change, expected: Option<Revision>, now: &Snapshot) -> Result<(), ChangeError> {
+///
+/// The revision of the whole state is as good an expectation: where it still is the latest, nothing at all has changed.
+/// A dry run needs none.
+pub(super) fn expected(
+    change: &Change,
+    expected: Option<Revision>,
+    dry_run: bool,
+    now: &Snapshot,
+) -> Result<(), ChangeError> {
     let rollout = |name: &RolloutName| now.named(name).map(|live| live.revision());
     let (current, needed) = match change {
         Change::Apply { rollouts } => match rollouts.as_slice() {
@@ -50,11 +58,13 @@ pub(super) fn expected(change: &Change, expected: Option<Revision>, now: &Snapsh
         | Change::ImportUsers { .. } => (subject(change).and_then(|name| rollout(&name)), false),
     };
     match (expected, current) {
-        (Some(wanted), Some(current)) if wanted != current => Err(ChangeError::Conflict { current }),
+        (Some(wanted), Some(current)) if wanted != current && wanted != now.revision() => {
+            Err(ChangeError::Conflict { current })
+        }
         (Some(_), None) => Err(ChangeError::NotFound(
             "it does not exist, so it has no revision to expect: leave If-Match out to create it".to_owned(),
         )),
-        (None, Some(current)) if needed => Err(ChangeError::Unconditional { current }),
+        (None, Some(current)) if needed && !dry_run => Err(ChangeError::Unconditional { current }),
         _ => Ok(()),
     }
 }

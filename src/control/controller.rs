@@ -166,7 +166,7 @@ impl Controller {
         beside: Option<Fact>,
         now: &Snapshot,
     ) -> Result<Candidate, ChangeError> {
-        check::expected(&change, asked.expected, now)?;
+        check::expected(&change, asked.expected, asked.dry_run, now)?;
         let around = self.live.around();
         let title = describe::title(&change);
         let later = match asked.at {

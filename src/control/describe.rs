@@ -15,7 +15,31 @@ const SUMMARY_CHARS: usize = 200;
 
 /// What facts change of a state, readable.
 pub(super) fn diff(facts: &[Fact], now: &Snapshot) -> Vec<Diff> {
-    facts.iter().flat_map(|fact| of_fact(fact, now)).collect()
+    let mut lines: Vec<Diff> = Vec::new();
+    for (place, fact) in facts.iter().enumerate() {
+        if is_overruled(fact, &facts[place + 1..]) {
+            continue;
+        }
+        for line in of_fact(fact, now) {
+            // Of two facts about one thing, as undo has them, the later one counts.
+            match lines.iter_mut().find(|known| known.path == line.path) {
+                Some(known) => known.after = line.after,
+                None => lines.push(line),
+            }
+        }
+    }
+    lines.retain(|line| line.before != line.after);
+    lines
+}
+
+/// Whether a later fact says all about the same rollout.
+fn is_overruled(fact: &Fact, later: &[Fact]) -> bool {
+    let Fact::Rollout { rollout, .. } = fact else {
+        return false;
+    };
+    later
+        .iter()
+        .any(|fact| matches!(fact, Fact::Rollout { rollout: other, .. } if other == rollout))
 }
 
 /// The rollouts that facts are about.
@@ -147,7 +171,8 @@ fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
 }
 
 /// A change in a few words.
-pub(super) fn what(change: &Change) -> String {
+#[must_use]
+pub fn what(change: &Change) -> String {
     let split = |rollout: &RolloutName, split: &BTreeMap<ReleaseName, crate::rollout::Weight>| {
         let each: Vec<String> = split.iter().map(|(name, weight)| format!("{name} {weight}")).collect();
         format!("{rollout}: split {}", each.join(", "))

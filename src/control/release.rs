@@ -54,8 +54,8 @@ impl LiveRollout {
                 stamps: stamps(rollout, &release.name, revision),
             })
             .collect();
-        // Numbers of releases may have changed with the spec: then what was seen by the old ones is nothing.
-        let same = before.filter(|b| {
+        // Numbers of releases or buckets may have changed with the spec: then what was seen by the old ones is nothing.
+        let same = before.filter(|b| b.table.same_buckets(&table)).filter(|b| {
             b.releases
                 .iter()
                 .map(|r| &r.name)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::apply::ApplyProblem;
+use super::release::LiveRollout;
 use super::request::ChangeError;
 use super::snapshot::{Snapshot, Surroundings};
 use crate::rollout::{
@@ -112,6 +113,11 @@ fn stored(
     now: &Snapshot,
     around: &Surroundings,
 ) -> Result<RolloutSpec, Vec<ApplyProblem>> {
+    // A spec that was read, edited and sent back carries the ranges of the shares before.
+    let stale = |live: &LiveRollout| live.spec().ranges == spec.ranges && live.spec().split != spec.split;
+    if now.named(rollout).is_some_and(|live| stale(live)) {
+        spec.ranges = None;
+    }
     if spec.ranges.is_some() {
         now.compile(rollout, &spec, around)?;
         return Ok(spec);
@@ -200,7 +206,7 @@ fn segment_members(
 
 fn delete_segment(segment: SegmentName, now: &Snapshot) -> Result<Vec<Fact>, ChangeError> {
     known_segment(now, &segment)?;
-    let uses = |live: &super::release::LiveRollout| live.table().segments().any(|used| *used == segment);
+    let uses = |live: &LiveRollout| live.table().segments().any(|used| *used == segment);
     let users: Vec<&str> = now
         .rollouts()
         .filter(|(_, live)| uses(live))

@@ -238,6 +238,12 @@ impl Table {
         self.stable
     }
 
+    /// Whether users have the same buckets in another table: its salt is the same.
+    #[must_use]
+    pub fn same_buckets(&self, other: &Self) -> bool {
+        self.salt == other.salt
+    }
+
     /// The split, as it is to be stored.
     #[must_use]
     pub fn split(&self) -> &Split {

@@ -73,6 +73,9 @@ pub enum StartError {
     /// The access log.
     #[error(transparent)]
     AccessLog(#[from] OpenError),
+    /// The tokens of the admin side.
+    #[error(transparent)]
+    Tokens(#[from] admin::TokensError),
     /// The store, or what is in it.
     #[error(transparent)]
     State(#[from] StateError),
@@ -101,11 +104,13 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
     listeners(&mut server, &config, &proxy, options, announce)?;
     if let Some(settings) = &config.admin {
-        let state = admin::State {
-            controller: Arc::clone(&controller),
-            pools: Arc::clone(&pools),
-            draining: Arc::clone(&draining),
-        };
+        let tokens = settings.tokens_file.as_deref().map(admin::Tokens::open).transpose()?;
+        let state = admin::State::new(
+            Arc::clone(&controller),
+            Arc::clone(&pools),
+            Arc::clone(&draining),
+            tokens,
+        );
         let mut service = Listening::new("admin".to_owned(), admin::Admin::new(admin::router(state)));
         service.threads = Some(1);
         let opened = open(settings.address, options)?;

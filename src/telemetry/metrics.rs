@@ -7,6 +7,7 @@ mod names;
 mod probe;
 mod release;
 mod series;
+mod totals;
 mod upstream;
 mod value;
 
@@ -19,6 +20,7 @@ use self::families::FAMILIES;
 pub use self::names::{CODE_CLASSES, REASONS, SOURCES};
 pub use self::probe::{ConnectionProbe, ConnectionSample};
 pub use self::release::ReleaseMetrics;
+pub use self::totals::{ReleaseTotals, release_totals};
 pub use self::upstream::{EndpointMetrics, PoolMetrics, RetryCause};
 
 /// The `Content-Type` of [`render`].

@@ -1,0 +1,136 @@
+//! Bodies: JSON within bounds, or none; and a digest of the request, by which a repeated one is known.
+
+use axum::body::Body;
+use axum::extract::{FromRequest, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use ring::digest::{Context, SHA256};
+use serde::de::DeserializeOwned;
+
+use super::refusal::{Kind, Refusal};
+use super::state::State;
+
+/// The largest JSON body: a rollout with a hundred thousand single users has room in it.
+const JSON_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A JSON body, and the request's digest.
+pub struct Sent<T>(pub T, pub [u8; 32]);
+
+/// No body, and the request's digest.
+pub struct Nothing(pub [u8; 32]);
+
+impl<T: DeserializeOwned> FromRequest<State> for Sent<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &State) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        if !is_json(&parts.headers) {
+            return Err(Refusal::new(Kind::MediaType, "send Content-Type: application/json"));
+        }
+        let bytes = whole(body).await?;
+        let digest = digest(&parts, &bytes);
+        let value = serde_json::from_slice(&bytes).map_err(|e| {
+            let place = format!("line {}, column {}", e.line(), e.column());
+            let kind = match e.classify() {
+                serde_json::error::Category::Data => Kind::Invalid,
+                serde_json::error::Category::Io
+                | serde_json::error::Category::Syntax
+                | serde_json::error::Category::Eof => Kind::Malformed,
+            };
+            let text = e.to_string();
+            let said = text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said);
+            Refusal::at(kind, place, said)
+        })?;
+        Ok(Self(value, digest))
+    }
+}
+
+/// JSON, or nothing for the default.
+pub struct Optional<T>(pub T, pub [u8; 32]);
+
+impl<T: DeserializeOwned + Default> FromRequest<State> for Optional<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &State) -> Result<Self, Refusal> {
+        if request.headers().contains_key(header::CONTENT_TYPE) {
+            let Sent(value, digest) = Sent::from_request(request, state).await?;
+            return Ok(Self(value, digest));
+        }
+        let Nothing(digest) = Nothing::from_request(request, state).await?;
+        Ok(Self(T::default(), digest))
+    }
+}
+
+impl FromRequest<State> for Nothing {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, _state: &State) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        if parts.headers.contains_key(header::CONTENT_TYPE) && !is_json(&parts.headers) {
+            return Err(Refusal::new(
+                Kind::MediaType,
+                "this takes no body: send none, or {} as application/json",
+            ));
+        }
+        let bytes = whole(body).await?;
+        let trimmed = bytes.trim_ascii();
+        if !trimmed.is_empty() && trimmed != b"{}" {
+            return Err(Refusal::new(Kind::Malformed, "this takes no body: send none, or {}"));
+        }
+        Ok(Self(digest(&parts, &bytes)))
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return false;
+    };
+    let Ok(text) = value.to_str() else {
+        return false;
+    };
+    let kind = text.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case("application/merge-patch+json")
+}
+
+async fn whole(body: Body) -> Result<Bytes, Refusal> {
+    axum::body::to_bytes(body, JSON_BYTES_MAX).await.map_err(|e| {
+        let mut cause: Option<&dyn std::error::Error> = Some(&e);
+        while let Some(error) = cause {
+            if error.to_string().contains("length limit exceeded") {
+                return Refusal::new(
+                    Kind::TooLarge,
+                    format!("the body is larger than {JSON_BYTES_MAX} bytes: import lists of users instead"),
+                );
+            }
+            cause = error.source();
+        }
+        Refusal::new(Kind::Malformed, "the body did not arrive whole")
+    })
+}
+
+/// Of the method, path and query; the body follows.
+pub fn begun(parts: &Parts) -> Context {
+    let mut context = Context::new(&SHA256);
+    context.update(parts.method.as_str().as_bytes());
+    context.update(b" ");
+    context.update(parts.uri.path().as_bytes());
+    context.update(b"?");
+    context.update(parts.uri.query().unwrap_or_default().as_bytes());
+    context.update(b"\n");
+    context
+}
+
+/// The digest's bytes.
+pub fn finished(context: Context) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(context.finish().as_ref());
+    bytes
+}
+
+fn digest(parts: &Parts, body: &[u8]) -> [u8; 32] {
+    let mut context = begun(parts);
+    context.update(body);
+    finished(context)
+}
