@@ -48,13 +48,19 @@ impl Failure {
             Self::Invalid(_) => INVALID,
             Self::Conflict(_) => CONFLICT,
             Self::NotLive(_) => NOT_LIVE,
-            Self::Refused(problem) => match problem.status {
-                400 | 413 | 415 | 422 => INVALID,
-                409 | 428 => CONFLICT,
-                _ => FAILED,
-            },
+            Self::Refused(problem) => refused(problem),
             Self::Unanswered(_) | Self::Declined | Self::Output(_) => FAILED,
         }
+    }
+}
+
+/// What is right and cannot be now is a failure, not invalid input.
+fn refused(problem: &Problem) -> u8 {
+    match (problem.status, problem.kind.as_str()) {
+        (409 | 428, _) => CONFLICT,
+        (422, "refused" | "frozen" | "flips" | "key-reused") => FAILED,
+        (400 | 413 | 415 | 422, _) => INVALID,
+        _ => FAILED,
     }
 }
 

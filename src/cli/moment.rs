@@ -18,7 +18,8 @@ pub fn parse(text: &str) -> Result<Moment, String> {
 
 fn at(text: &str, now: u64) -> Result<Moment, String> {
     let moment = match span(text) {
-        Some(span) => now.checked_add(span),
+        // Whole seconds: nobody who says `2h` means milliseconds.
+        Some(span) => now.checked_add(span).map(|at| at / SECOND * SECOND),
         None => clock::parse_rfc3339(text).ok(),
     };
     let wrong =
@@ -68,15 +69,18 @@ fn between(now: u64, at: u64) -> String {
     }
 }
 
-/// `2 h`, rounded down to its largest unit, or to two of it where that says little; empty below a second.
+/// `2 h`: in the unit that says enough, rounded; empty below half a second.
 pub fn length(millis: u64) -> String {
-    match millis {
-        0..SECOND => String::new(),
-        SECOND..MINUTE => format!("{} s", millis / SECOND),
-        MINUTE..HOUR => format!("{} min", millis / MINUTE),
-        HOUR..DAY => format!("{} h", millis / HOUR),
-        _ => format!("{} d", millis / DAY),
+    for (unit, size, limit) in [("s", SECOND, 60), ("min", MINUTE, 60), ("h", HOUR, 48)] {
+        let number = (millis + size / 2) / size;
+        if number == 0 {
+            return String::new();
+        }
+        if number < limit {
+            return format!("{number} {unit}");
+        }
     }
+    format!("{} d", (millis + DAY / 2) / DAY)
 }
 
 #[cfg(test)]
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339_or_spans_from_now() {
-        assert_eq!(at("2h", 1_000), Ok(Moment(1_000 + 2 * HOUR)));
+        assert_eq!(at("2h", 1_999), Ok(Moment(1_000 + 2 * HOUR)));
         assert_eq!(at("1d12h", 0), Ok(Moment(36 * HOUR)));
         assert_eq!(at("2026-11-24T15:30:00Z", 0), Ok(Moment(1_795_534_200_000)));
         assert_eq!(at("2026-11-24T16:30:00+01:00", 0), Ok(Moment(1_795_534_200_000)));
@@ -110,10 +114,12 @@ mod tests {
         let now = 10 * DAY;
         for (moment, told) in [
             (now, "now"),
-            (now - 999, "now"),
-            (now - 59_999, "59 s ago"),
+            (now - 499, "now"),
+            (now - 59_400, "59 s ago"),
+            (now - 59_500, "1 min ago"),
             (now - 3 * MINUTE, "3 min ago"),
-            (now + 2 * HOUR + 1, "in 2 h"),
+            (now + 2 * HOUR - 1, "in 2 h"),
+            (now + 47 * HOUR, "in 47 h"),
             (now - 7 * DAY, "7 d ago"),
         ] {
             assert_eq!(between(now, moment), told);

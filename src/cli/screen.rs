@@ -120,6 +120,12 @@ pub fn grouped(number: u64) -> String {
     out
 }
 
+/// `1 rollout`, `1,204 rollouts`
+pub fn counted(number: usize, thing: &str) -> String {
+    let many = if number == 1 { "" } else { "s" };
+    format!("{} {thing}{many}", grouped(number as u64))
+}
+
 /// Prints a text and ends the line.
 ///
 /// # Errors

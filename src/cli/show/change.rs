@@ -19,8 +19,12 @@ pub fn changed(screen: &Screen, changed: &Changed, at: Option<Moment>) -> String
         (false, None) => (Look::Yellow, format!("revision {revision}, committed, not yet live")),
     };
     let mut lines = Vec::new();
-    // A summary with an arrow is the first line of the diff in short.
-    if changed.diff.is_empty() || !changed.summary.contains('→') {
+    // Some summaries are the diff in short.
+    let said = changed
+        .diff
+        .first()
+        .is_some_and(|one| changed.summary.starts_with(&one.path));
+    if !said {
         lines.push(changed.summary.clone());
     }
     lines.extend(diff(screen, &changed.diff));

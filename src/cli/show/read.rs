@@ -2,7 +2,7 @@
 
 use crate::admin::wire::{PoolState, Segment, Segments, Status, User};
 use crate::cli::moment;
-use crate::cli::screen::{Look, Screen, grouped};
+use crate::cli::screen::{Look, Screen, counted, grouped};
 
 /// How the program is doing.
 pub fn status(screen: &Screen, status: &Status) -> String {
@@ -12,12 +12,14 @@ pub fn status(screen: &Screen, status: &Status) -> String {
         screen.paint(Look::Red, "not ready")
     };
     let up = moment::length(status.uptime_seconds.saturating_mul(1000).max(1000));
-    let (rollouts, segments, scheduled) = (status.rollouts, status.segments, status.scheduled);
+    let rollouts = counted(status.rollouts, "rollout");
+    let segments = counted(status.segments, "segment");
+    let scheduled = status.scheduled;
     let place = format!("store: {} {}", status.store.kind, status.store.place);
     let mut lines = vec![
         format!("switchyard {}: {ready}, pid {}, up {up}", status.version, status.pid),
         format!(
-            "revision: {}, {rollouts} rollouts, {segments} segments, {scheduled} scheduled",
+            "revision: {}, {rollouts}, {segments}, {scheduled} scheduled",
             status.revision
         ),
         place.trim_end().to_owned(),
@@ -79,7 +81,7 @@ pub fn segments(screen: &Screen, all: &Segments) -> String {
 
 /// A segment's head line.
 pub fn segment(screen: &Screen, name: &str, one: &Segment) -> String {
-    let users = grouped(one.users as u64);
+    let users = counted(one.users, "user");
     let name = screen.paint(Look::Bold, name);
-    format!("{name}: {users} users, revision {}", one.revision)
+    format!("{name}: {users}, revision {}", one.revision)
 }
