@@ -34,6 +34,8 @@ pub fn run(segment: &Segment) -> Result<(), Failure> {
             let mut ask = ask.clone();
             if *replace {
                 ask.if_match = present(&session, name, &ask, "replace the users of")?;
+            } else {
+                ask.if_match = ask.if_match.or(empty(&session, name)?);
             }
             let call = Call::new(Method::PUT, &["segments", name.as_str()]);
             let answer = list::send(&session, &ask, call, file, *format).map_err(|failure| exists(name, failure))?;
@@ -54,19 +56,30 @@ fn edit(session: &Session, name: &SegmentName, verb: &str, users: &[String], ask
     session.change(ask, post(&["segments", name.as_str(), verb]).json(&body)?)
 }
 
+/// A segment; none where it does not exist.
+fn found(session: &Session, name: &SegmentName) -> Result<Option<wire::Segment>, Failure> {
+    let call = Call::get(&["segments", name.as_str()]);
+    match session.client.read::<wire::Segment>(&call) {
+        Ok((one, _)) => Ok(Some(one)),
+        Err(Failure::Refused(problem)) if problem.status == 404 => Ok(None),
+        Err(other) => Err(other),
+    }
+}
+
+/// The revision of a segment without users: one that a rollout names before it is created exists so.
+fn empty(session: &Session, name: &SegmentName) -> Result<Option<u64>, Failure> {
+    let one = found(session, name)?;
+    Ok(one.filter(|one| one.users == 0).map(|one| one.revision))
+}
+
 /// The revision that is to be lost, once somebody who sits there has agreed; none where there is no such segment.
 fn present(session: &Session, name: &SegmentName, ask: &Ask, what: &str) -> Result<Option<u64>, Failure> {
-    let read = session
-        .client
-        .read::<wire::Segment>(&Call::get(&["segments", name.as_str()]));
-    let one = match read {
-        Ok((one, _)) => one,
-        Err(Failure::Refused(problem)) if problem.status == 404 => return Ok(ask.if_match),
-        Err(other) => return Err(other),
+    let Some(one) = found(session, name)? else {
+        return Ok(ask.if_match);
     };
     if session.asks(ask) {
-        let (users, revision) = (screen::grouped(one.users as u64), one.revision);
-        screen::confirm(&format!("{what} segment {name} ({users} users, revision {revision})?"))?;
+        let (users, revision) = (screen::counted(one.users, "user"), one.revision);
+        screen::confirm(&format!("{what} segment {name} ({users}, revision {revision})?"))?;
     }
     Ok(ask.if_match.or(Some(one.revision)))
 }
