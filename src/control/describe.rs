@@ -23,12 +23,17 @@ pub(super) fn diff(facts: &[Fact], now: &Snapshot) -> Vec<Diff> {
         for line in of_fact(fact, now) {
             // Of two facts about one thing, as undo has them, the later one counts.
             match lines.iter_mut().find(|known| known.path == line.path) {
-                Some(known) => known.after = line.after,
+                Some(known) => {
+                    known.after = line.after;
+                    if known.before == known.after {
+                        let path = line.path;
+                        lines.retain(|known| known.path != path);
+                    }
+                }
                 None => lines.push(line),
             }
         }
     }
-    lines.retain(|line| line.before != line.after);
     lines
 }
 

@@ -41,9 +41,12 @@ impl Proxy {
         } else {
             "store: { memory: {} }\n"
         };
-        let text = format!(
-            "listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{store}{yaml}"
-        );
+        let admin = if yaml.contains("\nadmin:") {
+            ""
+        } else {
+            "admin: { address: \"127.0.0.1:0\" }\n"
+        };
+        let text = format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\n{admin}{store}{yaml}");
         std::fs::write(&file, text).expect("configuration");
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {

@@ -3,6 +3,11 @@
 mod harness;
 
 mod aborts;
+mod admin;
+mod admin_access;
+mod admin_client;
+mod admin_document;
+mod admin_lists;
 mod connections;
 mod pools;
 mod requests;
