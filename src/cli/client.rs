@@ -144,6 +144,8 @@ impl Client {
     pub fn call(&self, call: &Call) -> Result<Answer, Failure> {
         self.repeated(&mut || match &call.body {
             Some(body) => self.whole(self.send(call, body.as_slice(), ANSWER_TIMEOUT)),
+            // Said to be empty: without a length it would be sent as chunks.
+            None if call.method != Method::GET => self.whole(self.send(call, [].as_slice(), ANSWER_TIMEOUT)),
             None => self.whole(self.send(call, SendBody::none(), ANSWER_TIMEOUT)),
         })
     }

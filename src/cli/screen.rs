@@ -10,6 +10,9 @@ use crate::rollout::Weight;
 /// How many characters a bar of shares has.
 const BAR: u64 = 20;
 
+/// Narrower screens have no bars.
+const WIDTH_WITH_BARS: u16 = 72;
+
 /// Standard output.
 #[derive(Debug, Clone, Copy)]
 pub struct Screen {
@@ -59,6 +62,11 @@ impl Screen {
                 .or_else(|| if terminal { size() } else { None }),
             colour: terminal && !plain,
         }
+    }
+
+    /// Whether there is room for bars beside the words.
+    pub fn has_room(&self) -> bool {
+        self.width.is_none_or(|width| width >= WIDTH_WITH_BARS)
     }
 
     /// Words in a look, where there are colours.

@@ -15,17 +15,23 @@ pub fn rollouts(screen: &Screen, all: &Rollouts) -> String {
         return "there is no rollout: `switchyard rollout create` makes one".to_owned();
     }
     let rows = all.rollouts.iter().map(|(name, one)| {
-        vec![
-            name.to_string(),
-            state(one).to_owned(),
-            bar(introduced(&one.weights)),
+        let mut row = vec![name.to_string(), state(one).to_owned()];
+        if screen.has_room() {
+            row.push(bar(introduced(&one.weights)));
+        }
+        row.extend([
             shares(&one.weights),
             grouped(one.users as u64),
             one.revision.to_string(),
-        ]
+        ]);
+        row
     });
-    let header = ["ROLLOUT", "STATE", "SHARE", "RELEASES", "USERS", "REV"];
-    screen.table(&header, rows.collect())
+    let header: &[&str] = if screen.has_room() {
+        &["ROLLOUT", "STATE", "SHARE", "RELEASES", "USERS", "REV"]
+    } else {
+        &["ROLLOUT", "STATE", "RELEASES", "USERS", "REV"]
+    };
+    screen.table(header, rows.collect())
 }
 
 /// One rollout.
@@ -41,12 +47,12 @@ pub fn rollout(screen: &Screen, name: &str, one: &Rollout) -> String {
     }
     let releases = one.spec.releases.iter().map(|(release, spec)| {
         let share = one.weights.get(release).copied().unwrap_or_default();
-        vec![
-            format!("  {release}:"),
-            bar(share),
-            share.to_string(),
-            format!("pool {}", spec.pool),
-        ]
+        let mut row = vec![format!("  {release}:")];
+        if screen.has_room() {
+            row.push(bar(share));
+        }
+        row.extend([share.to_string(), format!("pool {}", spec.pool)]);
+        row
     });
     lines.push("releases:".to_owned());
     lines.push(screen.table(&[], releases.collect()));
