@@ -33,7 +33,10 @@ pub fn send(
         Format::Csv => wire::CSV,
         Format::Ndjson => wire::NDJSON,
     };
-    let call = conditions(call, ask)?.header("content-type", media);
+    // A refusal that needs no list comes before it is sent, and is heard.
+    let call = conditions(call, ask)?
+        .header("content-type", media)
+        .header("expect", "100-continue");
     let bar = progress(length);
     let mut first = Some(first);
     let answer = session.client.upload(&call, &mut || {

@@ -58,11 +58,10 @@ fn import(session: &Session, import: &Import) -> Result<(), Failure> {
     if import.replace && session.asks(&import.ask) {
         let call = Call::get(&["rollouts", rollout.as_str()]);
         let (one, _) = session.client.read::<wire::Rollout>(&call)?;
-        let users = screen::grouped(one.users as u64);
-        screen::confirm(&format!(
-            "unpin all {users} users of {rollout}, and pin those of {}?",
-            import.file
-        ))?;
+        if one.users > 0 {
+            let (users, file) = (screen::counted(one.users, "user"), &import.file);
+            screen::confirm(&format!("unpin {users} of {rollout}, and pin those of {file}?"))?;
+        }
     }
     let call = post(&["rollouts", rollout.as_str(), "users"])
         .query("mode", mode)

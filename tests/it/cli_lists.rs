@@ -70,3 +70,15 @@ fn every_bad_line_is_told_with_its_number_and_nothing_is_imported() {
         missing.err
     );
 }
+
+#[test]
+fn why_a_long_list_is_refused_is_heard_however_early_that_is() {
+    let (_proxy, cli) = Cli::start();
+    let many: String = (0..600_000).map(|n| format!("user-{n},nope\n")).collect();
+    cli.file("many.csv", &many);
+    let early = cli.run(&["user", "import", "search", "canary", "many.csv"]);
+    assert_eq!((early.code, early.err.as_str()), (1, "there is no rollout search\n"));
+    let amid = cli.run(&["user", "import", "checkout", "canary", "many.csv"]);
+    assert_eq!((amid.code, amid.err.lines().count()), (2, 20), "{}", amid.err);
+    assert!(amid.err.starts_with("line 1: "), "{}", amid.err);
+}
