@@ -3,6 +3,7 @@
 
 mod apply;
 mod args;
+mod call;
 mod client;
 mod demo;
 mod events;
@@ -31,7 +32,7 @@ use crate::config::{self, Config, LoadError};
 use crate::server::{self, RunOptions};
 use crate::telemetry::error_log;
 use args::{Args, Command, Reach, Serve};
-use client::Call;
+use call::Call;
 use failure::{FAILED, Failure, INVALID};
 use session::Session;
 

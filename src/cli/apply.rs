@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::args::{Ask, Input};
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
 use super::file;
 use super::session::{Session, conditions, post};

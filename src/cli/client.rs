@@ -1,6 +1,5 @@
 //! The admin API's client: one call, bounded in time, repeated where that is safe.
 
-use std::fmt::Write as _;
 use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +9,7 @@ use serde::de::DeserializeOwned;
 use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
 
 use super::args::Reach;
+use super::call::{Answer, Call};
 use super::failure::Failure;
 use crate::admin::wire::Problem;
 
@@ -34,69 +34,6 @@ pub struct Client {
     agent: Agent,
     admin: String,
     token: Option<String>,
-}
-
-/// What is asked.
-#[derive(Debug, Clone)]
-pub struct Call {
-    method: Method,
-    path: String,
-    query: Vec<(&'static str, String)>,
-    headers: Vec<(&'static str, String)>,
-    body: Option<Vec<u8>>,
-}
-
-/// What was answered: a success.
-#[derive(Debug)]
-pub struct Answer {
-    /// 200, 201 or 202.
-    pub status: u16,
-    /// As it came.
-    pub body: Vec<u8>,
-}
-
-impl Call {
-    /// A call of `/api/v1` and these path segments.
-    pub fn new(method: Method, segments: &[&str]) -> Self {
-        let path = segments.iter().map(|segment| format!("/{}", escaped(segment)));
-        Self {
-            method,
-            path: format!("/api/v1{}", path.collect::<String>()),
-            query: Vec::new(),
-            headers: Vec::new(),
-            body: None,
-        }
-    }
-
-    /// A read.
-    pub fn get(segments: &[&str]) -> Self {
-        Self::new(Method::GET, segments)
-    }
-
-    pub fn query(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.query.push((name, value.to_string()));
-        self
-    }
-
-    pub fn header(mut self, name: &'static str, value: impl ToString) -> Self {
-        self.headers.push((name, value.to_string()));
-        self
-    }
-
-    pub fn json(mut self, body: &impl serde::Serialize) -> Result<Self, Failure> {
-        let bytes = serde_json::to_vec(body).map_err(|e| Failure::Invalid(e.to_string()))?;
-        self.body = Some(bytes);
-        Ok(self.header("content-type", "application/json"))
-    }
-
-    fn url(&self, admin: &str) -> String {
-        let pairs = self.query.iter();
-        let pairs: Vec<String> = pairs
-            .map(|(name, value)| format!("{name}={}", escaped(value)))
-            .collect();
-        let mark = if pairs.is_empty() { "" } else { "?" };
-        format!("{admin}{}{mark}{}", self.path, pairs.join("&"))
-    }
 }
 
 impl Client {
@@ -323,19 +260,6 @@ fn is_loopback(host: &str) -> bool {
     ip.map_or(host == "localhost", |ip| ip.is_loopback())
 }
 
-/// Percent-encodes all but what RFC 3986 calls unreserved.
-pub fn escaped(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            out.push(char::from(byte));
-        } else {
-            let _infallible = write!(out, "%{byte:02X}");
-        }
-    }
-    out
-}
-
 /// A token from a file, or from the environment.
 fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
     let text = match file {
@@ -357,17 +281,4 @@ fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
         ));
     }
     Ok(Some(token.to_owned()))
-}
-
-/// Percent-encodes what a header field cannot hold as it is, and the percent sign.
-pub fn escaped_where_needed(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            let _infallible = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

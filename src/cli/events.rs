@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 
 use super::args::Events;
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
 use super::screen;
 use super::session::Session;

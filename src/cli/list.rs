@@ -7,7 +7,7 @@ use std::path::Path;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::args::{Ask, Format, Input};
-use super::client::{Answer, Call};
+use super::call::{Answer, Call};
 use super::failure::Failure;
 use super::session::{Session, conditions};
 use crate::admin::wire;

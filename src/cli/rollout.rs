@@ -6,7 +6,7 @@ use http::Method;
 
 use super::apply;
 use super::args::{Ask, Input, Rollout, RolloutVerb, ScheduleVerb};
-use super::client::{Answer, Call};
+use super::call::{Answer, Call};
 use super::failure::Failure;
 use super::file;
 use super::screen;

@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::args::{Ask, Segment, SegmentVerb};
-use super::client::Call;
+use super::call::Call;
 use super::failure::Failure;
 use super::list;
 use super::screen;

@@ -6,7 +6,8 @@ use http::Method;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::args::{Ask, Output, Reach};
-use super::client::{Answer, Call, Client, escaped_where_needed};
+use super::call::{Answer, Call, escaped_where_needed};
+use super::client::Client;
 use super::failure::Failure;
 use super::moment;
 use super::screen::{self, Screen};

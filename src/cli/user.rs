@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::args::{Import, User, UserVerb};
-use super::client::Call;
+use super::call::Call;
 use super::explain;
 use super::failure::Failure;
 use super::list;
