@@ -187,7 +187,21 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     (
         "cli",
         &["server", "config", "admin", "clock", "telemetry", "identity", "rollout"],
-        &["clap", "clap_complete", "serde_json", "axum", "tokio", "http"],
+        &[
+            "clap",
+            "clap_complete",
+            "comfy_table",
+            "indicatif",
+            "terminal_size",
+            "ureq",
+            "ring",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "axum",
+            "tokio",
+            "http",
+        ],
     ),
 ];
 

@@ -1,6 +1,7 @@
 //! From text to the shapes that people write: reads the tree, has it checked and mended, and makes values of it.
 
 use once_cell::sync::Lazy;
+use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Number, Value as Yaml};
 
 use super::places::Places;
@@ -9,11 +10,17 @@ use super::tree::{self, Node, Value};
 use super::variables::Replaced;
 use super::{check, schema, written};
 
-static SHAPE: Lazy<Shape> = Lazy::new(|| Shape::of(&schema()));
+static FILE: Lazy<Shape> = Lazy::new(|| Shape::of(&schema()));
 
 /// Reads a file; everything that is wrong with its form is noted, and what is left is yielded, if anything is.
 pub fn file(replaced: &Replaced, places: &mut Places<'_>) -> Option<written::File> {
-    let mut document = match tree::read(&replaced.text) {
+    let root = tree(replaced, places)?;
+    value(root, Some(&FILE), places)
+}
+
+/// The text as a tree; what is no such text is noted.
+pub fn tree(replaced: &Replaced, places: &mut Places<'_>) -> Option<Node> {
+    let document = match tree::read(&replaced.text) {
         Ok(document) => document,
         Err(refusal) => {
             places.note_at(refusal.at, &refusal.key, refusal.message);
@@ -23,11 +30,18 @@ pub fn file(replaced: &Replaced, places: &mut Places<'_>) -> Option<written::Fil
     for refusal in document.refusals {
         places.note_at(refusal.at, &refusal.key, refusal.message);
     }
-    check::check(&mut document.root, &SHAPE, places);
-    let value = yaml(&document.root);
-    places.set_root(document.root);
+    Some(document.root)
+}
+
+/// Makes a value of a tree, which is checked against the shape, and mended, if there is one.
+pub fn value<T: DeserializeOwned>(mut root: Node, shape: Option<&Shape>, places: &mut Places<'_>) -> Option<T> {
+    if let Some(shape) = shape {
+        check::check(&mut root, shape, places);
+    }
+    let value = yaml(&root);
+    places.set_root(root);
     match serde_path_to_error::deserialize(value) {
-        Ok(file) => Some(file),
+        Ok(value) => Some(value),
         // Something that a type refuses although the schema has it.
         Err(e) => {
             places.note(&e.path().to_string(), e.inner().to_string());
