@@ -17,7 +17,7 @@ async fn filled(store: &EmbeddedStore) -> Vec<Model> {
     for n in 0..30 {
         let mut state = states[states.len() - 1].clone();
         let mut facts = history::roll(&mut dice, &state, n + 1);
-        let users: Vec<String> = (0..300).map(|_| format!("user-{}", dice.below(5_000))).collect();
+        let users: Vec<String> = (0..150).map(|_| format!("user-{}", dice.below(5_000))).collect();
         let users: Vec<&str> = users.iter().map(String::as_str).collect();
         facts.extend([
             put("big", "1"),
