@@ -200,7 +200,10 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_place() {
         let unknown = read(&format!("name: checkout\n{SPEC}\nspilt: {{ canary: 5% }}\n")).expect_err("unknown key");
-        assert!(unknown.starts_with("f.yaml:3:1: unknown field `spilt`"), "{unknown}");
+        assert!(
+            unknown.starts_with("f.yaml:3:1: spilt: is not known: did you mean split?"),
+            "{unknown}"
+        );
         let name = read(&format!("rollouts:\n  -x: {{ {SPEC} }}\n")).expect_err("no name");
         assert!(name.starts_with("f.yaml:2:3: rollouts.-x: \"-x\" is no name"), "{name}");
         assert!(

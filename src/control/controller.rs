@@ -86,9 +86,6 @@ impl Controller {
 
     async fn make(&self, change: Change, asked: &Asked, beside: Option<Fact>) -> Result<Outcome, ChangeError> {
         let turn = self.turn.lock().await;
-        if let Some(answered) = self.answered(asked).await? {
-            return Ok(answered);
-        }
         // A list of a million users is not copied for the sake of a second attempt.
         let once = change.is_bulk();
         let mut change = Some(change);
@@ -96,6 +93,10 @@ impl Controller {
             let Some(this) = (if once { change.take() } else { change.clone() }) else {
                 break;
             };
+            // In every attempt: what came in between may have been this request, made through another process.
+            if let Some(answered) = self.answered(asked).await? {
+                return Ok(answered);
+            }
             let now = self.caught_up().await?;
             let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
             if asked.dry_run || candidate.facts.is_empty() {
