@@ -1,10 +1,14 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check bench bench-peers install setup fmt
+.PHONY: help run test check crash stream websockets sticky bench bench-peers install setup fmt
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
+	@echo "make crash        the store, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
+	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
+	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
+	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make install      the program into ~/.cargo/bin"
 
@@ -17,11 +21,26 @@ run: setup
 test: setup
 	cargo test
 
+# Kills the store's program 1,000 times, fills its disk and makes it fail; needs root and strace.
+crash: setup
+	SWITCHYARD_LONG=1 cargo test --test store crash::
+
 check: setup
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 	cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+# The long forms of tests that `make test` runs in short.
+LONG = SWITCHYARD_LONG=1 cargo test --test it
+stream: setup
+	$(LONG) -- streams:: --test-threads 1 --nocapture
+
+websockets: setup
+	$(LONG) -- upgrades:: --test-threads 1 --nocapture
+
+sticky: setup
+	$(LONG) -- sticky:: --test-threads 1 --nocapture
 
 bench: setup
 	cargo bench

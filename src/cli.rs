@@ -28,7 +28,7 @@ use clap::{CommandFactory, Parser};
 
 use crate::admin::wire::Status;
 use crate::clock;
-use crate::config::{self, Config, LoadError};
+use crate::config::{self, Config};
 use crate::server::{self, RunOptions};
 use crate::telemetry::error_log;
 use args::{Args, Command, Reach, Serve};
@@ -75,9 +75,7 @@ fn ended(result: Result<(), Failure>) -> ExitCode {
 fn run(serve: &Serve) -> ExitCode {
     let config = match (&serve.config, &serve.stable, &serve.canary) {
         (Some(file), _, _) => config::load(file),
-        (None, Some(stable), Some(canary)) => {
-            config::quick(stable, canary, &serve.user_header, &serve.listen).map_err(LoadError::Invalid)
-        }
+        (None, Some(stable), Some(canary)) => config::quick(stable, canary, &serve.user_header, &serve.listen),
         _ => {
             return complain(
                 "say what to serve: -c FILE, or --stable ADDRESS --canary ADDRESS",

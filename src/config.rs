@@ -2,9 +2,15 @@
 //! start.
 
 mod build;
+mod check;
+mod places;
 mod problem;
 mod rollouts;
+mod shape;
+mod tree;
+mod typed;
 mod value;
+mod variables;
 mod written;
 
 use std::path::Path;
@@ -19,6 +25,9 @@ use crate::server::settings::{ListenerSettings, ServerSettings};
 use crate::store::settings::StoreSettings;
 use crate::telemetry::settings::AccessLogSettings;
 use crate::upstream::PoolSettings;
+
+use places::Places;
+use variables::Replaced;
 
 pub use problem::Problem;
 pub use rollouts::{WrittenRollout, rollouts_from};
@@ -64,6 +73,9 @@ pub enum LoadError {
         /// Why.
         cause: String,
     },
+    /// The arguments that stand for a file are wrong: a line each.
+    #[error("{}", .0.join("\n"))]
+    Arguments(Vec<String>),
     /// What is wrong with it, in the order of the file.
     #[error("{}", problem::lines(.0))]
     Invalid(Vec<Problem>),
@@ -93,10 +105,13 @@ pub fn load(file: &Path) -> Result<Config, LoadError> {
 /// # Errors
 /// All that is wrong with it, in the order of the text.
 pub fn parse(name: &str, text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<Config, Vec<Problem>> {
-    let text = value::substituted(name, text, env)?;
-    let written: written::File = serde_yaml::from_str(&text).map_err(|e| vec![Problem::of_yaml(name, &e)])?;
-    let places = problem::Places::new(name, &text);
-    build::config(written, &places)
+    let replaced = Replaced::new(text, env);
+    let mut places = Places::new(name, &replaced);
+    let file = typed::file(&replaced, &mut places);
+    match file {
+        Some(file) => build::config(file, places),
+        None => Err(places.into_problems()),
+    }
 }
 
 /// The JSON Schema of the file, for editors.
@@ -108,9 +123,10 @@ pub fn schema() -> serde_json::Value {
 /// The configuration without a file: rollout `default` between two pools, everyone on stable.
 ///
 /// # Errors
-/// When an address or a name is none.
-pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, Vec<Problem>> {
-    let quoted = |text: &str| serde_json::Value::from(text).to_string();
+/// When an address or a name is none: which argument, and what to write.
+pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, LoadError> {
+    // JSON is YAML; and no argument is a variable.
+    let quoted = |text: &str| serde_json::Value::from(text).to_string().replace("${", "$${");
     let text = format!(
         "listeners: [{{ address: {} }}]\n\
          store: {{ memory: {{}} }}\n\
@@ -123,5 +139,20 @@ pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Res
         quoted(stable),
         quoted(canary),
     );
-    parse("command line", &text, &|_| None)
+    parse("command line", &text, &|_| None).map_err(|problems| {
+        let told = problems.iter().map(|p| format!("{}: {}", argument(&p.key), p.message));
+        LoadError::Arguments(told.collect())
+    })
+}
+
+/// The argument that a key of [`quick`] came from.
+fn argument(key: &str) -> &str {
+    let arguments = [
+        ("pools.stable.", "--stable"),
+        ("pools.canary.", "--canary"),
+        ("listeners", "--listen"),
+        ("identity", "--user-header"),
+    ];
+    let found = arguments.iter().find(|(prefix, _)| key.starts_with(prefix));
+    found.map_or(key, |(_, argument)| argument)
 }

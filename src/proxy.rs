@@ -17,6 +17,7 @@ mod request;
 mod respond;
 mod routes;
 mod trace;
+mod wire;
 
 pub use edge::Edge;
 pub use gateway::{Gateway, GatewayParts};

@@ -3,6 +3,7 @@
 pub mod settings;
 
 mod assemble;
+mod drain;
 mod listen;
 mod signals;
 mod state;

@@ -7,6 +7,7 @@ mod memory;
 mod piece;
 pub mod settings;
 mod standing;
+mod undo;
 
 use std::sync::Arc;
 

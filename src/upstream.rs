@@ -19,6 +19,7 @@ mod slots;
 mod tls;
 mod upkeep;
 
+pub use connect_proxy::ConnectProxy;
 pub use connection::Connection;
 pub use endpoint::{Endpoint, Lease, PeerUse};
 pub use pool::{Acquire, AcquireError, EndpointStatus, Pool, PoolStatus};

@@ -6,7 +6,7 @@ mod line;
 use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
@@ -122,29 +122,11 @@ struct Group {
 ///
 /// # Errors
 /// With all lines that are wrong, up to twenty; or when the list is too large or ends early.
-pub async fn read(reading: Reading, parts: &Parts, body: Body) -> Result<(Users, [u8; 32]), Refusal> {
-    let mut chunks = body.into_data_stream();
-    let taken = taken(reading, parts, &mut chunks).await;
-    if taken.is_err() {
-        discard(&mut chunks).await;
-    }
-    taken
-}
-
-/// Takes what still arrives, within bounds: many clients hear why they are refused only when they have sent all.
-async fn discard(chunks: &mut BodyDataStream) {
-    let mut bytes = 0;
-    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(PAUSE_MAX, chunks.next()).await {
-        bytes += chunk.len() as u64;
-        if bytes > LIST_BYTES_MAX {
-            return;
-        }
-    }
-}
-
-async fn taken(mut reading: Reading, parts: &Parts, chunks: &mut BodyDataStream) -> Result<(Users, [u8; 32]), Refusal> {
+pub async fn read(mut reading: Reading, parts: &Parts, body: Body) -> Result<(Users, [u8; 32]), Refusal> {
     let mut digest = sent::begun(parts);
+    let mut chunks = body.into_data_stream();
     let mut bytes = 0;
+    let mut fed = Ok(());
     loop {
         let next = tokio::time::timeout(PAUSE_MAX, chunks.next()).await;
         let next = next.map_err(|_| Refusal::new(Kind::Malformed, "the list stopped arriving"))?;
@@ -158,9 +140,11 @@ async fn taken(mut reading: Reading, parts: &Parts, chunks: &mut BodyDataStream)
             ));
         }
         digest.update(&chunk);
-        reading.feed(&chunk)?;
+        // Most clients hear why they are refused only after they have sent all.
+        fed = fed.and_then(|()| reading.feed(&chunk));
         tokio::task::yield_now().await;
     }
+    fed?;
     Ok((reading.end()?, sent::finished(digest)))
 }
 

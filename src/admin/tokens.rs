@@ -299,7 +299,6 @@ mod tests {
         assert_eq!(finds(b"0123456789abcdeg"), None);
         fs::write(&path, "nonsense").expect("written");
         long_ago();
-        clock::tick();
         tokens.kept.lock().stamp = None;
         assert_eq!(finds(b"0123456789abcdef"), Some(Role::Viewer));
         fs::write(&path, "operator v fedcba9876543210\n").expect("written");

@@ -3,6 +3,7 @@
 mod pool;
 mod route;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -10,32 +11,32 @@ use http::HeaderName;
 use ipnet::IpNet;
 
 use super::Config;
-use super::problem::{Places, Problem};
+use super::places::Places;
+use super::problem::Problem;
+use super::value::Span;
 use super::written as w;
 use crate::admin::settings::AdminSettings;
-use crate::identity::{self, Anonymous, Normalise, Secret, Source};
+use crate::identity::{self, Anonymous, Secret, Source};
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
 use crate::store::settings::{StorePlace, StoreSettings};
-use crate::telemetry::settings::{AccessLogSettings, LogFormat, LogTarget, UserIdShown};
+use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::PoolSettings;
 
 /// Collects problems while the parts are built.
 pub(super) struct Building<'a> {
-    places: &'a Places<'a>,
-    problems: Vec<Problem>,
+    places: Places<'a>,
     warnings: Vec<Problem>,
 }
 
-/// Builds the configuration.
-pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>> {
+/// Builds the configuration, with everything that is wrong: what `places` has noted already, and what is found here.
+pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>> {
     let mut work = Building {
         places,
-        problems: Vec::new(),
         warnings: Vec::new(),
     };
-    let server = work.server(file.server);
+    let server = server(file.server);
     let listeners = work.listeners(file.listeners);
     let admin = work.admin(file.admin);
     let identity = work.identity(file.identity);
@@ -45,9 +46,9 @@ pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>
     let limits = limits(&file.limits);
     let access_log = access_log(&file.access_log);
     let store = work.store(file.store);
-    work.problems.sort_by_key(|p| (p.line, p.column));
-    if !work.problems.is_empty() {
-        return Err(work.problems);
+    let problems = work.places.into_problems();
+    if !problems.is_empty() {
+        return Err(problems);
     }
     Ok(Config {
         server,
@@ -66,13 +67,11 @@ pub fn config(file: w::File, places: &Places<'_>) -> Result<Config, Vec<Problem>
 
 impl Building<'_> {
     pub(super) fn note(&mut self, key: &str, message: impl Into<String>) {
-        let problem = self.places.problem(key, message);
-        self.problems.push(problem);
+        self.places.note(key, message);
     }
 
     fn warn(&mut self, key: &str, message: impl Into<String>) {
-        let warning = self.places.problem(key, message);
-        self.warnings.push(warning);
+        self.warnings.extend(self.places.problem(key, message));
     }
 
     /// Notes an error under a key, or yields the value.
@@ -92,29 +91,19 @@ impl Building<'_> {
         }
     }
 
+    /// A wait of no time would fail always, or never rest.
+    pub(super) fn positive(&mut self, key: &str, span: Span) {
+        if span.0.is_zero() {
+            self.note(key, "is 0s: write at least 1ms");
+        }
+    }
+
     fn address(&mut self, key: &str, text: &str) -> Option<SocketAddr> {
         let address = text.parse::<SocketAddr>();
         self.take(
             key,
             address.map_err(|_| format!("{text:?} is no address and port: write one such as 127.0.0.1:8080")),
         )
-    }
-
-    fn server(&mut self, written: w::Server) -> ServerSettings {
-        let default = ServerSettings::default();
-        if written.threads == Some(0) {
-            self.note("server.threads", "is 0: write at least 1");
-        }
-        ServerSettings {
-            threads: written.threads.map_or(default.threads, usize::from),
-            pid_file: written.pid_file.unwrap_or(default.pid_file),
-            upgrade_sock: written.upgrade_sock.unwrap_or(default.upgrade_sock),
-            drain: written.drain.map_or(default.drain, |s| s.0),
-            drain_delay: written.drain_delay.map_or(default.drain_delay, |s| s.0),
-            error_log: written.error_log,
-            user: written.user,
-            group: written.group,
-        }
     }
 
     fn listeners(&mut self, written: Vec<w::Listener>) -> Vec<ListenerSettings> {
@@ -158,19 +147,10 @@ impl Building<'_> {
         listeners
     }
 
-    fn admin(&mut self, written: Option<w::Admin>) -> Option<AdminSettings> {
+    fn admin(&mut self, written: w::Admin) -> Option<AdminSettings> {
         let settings = match written {
-            None => return Some(AdminSettings::default()),
-            Some(w::Admin::Word(word)) => {
-                if word != "off" {
-                    self.note(
-                        "admin",
-                        format!("{word:?} is not known: write off, or address: 127.0.0.1:9180"),
-                    );
-                }
-                return None;
-            }
-            Some(w::Admin::Settings(settings)) => settings,
+            w::Admin::Word(w::AdminWord::Off) => return None,
+            w::Admin::Settings(settings) => settings,
         };
         let address = self.address("admin.address", &settings.address)?;
         match &settings.tokens_file {
@@ -191,37 +171,27 @@ impl Building<'_> {
     }
 
     fn store(&mut self, written: w::Store) -> StoreSettings {
-        let default = StoreSettings::default();
         let place = match (written.embedded, written.memory) {
-            (None, None) => default.place,
+            (None, None) => StorePlace::Embedded(StoreSettings::PATH.into()),
             (Some(file), None) => StorePlace::Embedded(file.path),
             (None, Some(w::MemoryStore {})) => StorePlace::Memory,
-            (Some(_), Some(_)) => {
+            (Some(file), Some(w::MemoryStore {})) => {
                 self.note("store", "names two places: write one of embedded and memory");
-                default.place
+                StorePlace::Embedded(file.path)
             }
         };
         StoreSettings {
             place,
-            keep_history: written.keep_history.map_or(default.keep_history, |s| s.0),
+            keep_history: written.keep_history.0,
         }
     }
 
     fn identity(&mut self, written: w::Identity) -> identity::Settings {
-        let default = identity::Settings::default();
-        let by_default = written.trusted_peers.is_none();
-        let sources = match written.sources {
-            Some(list) => list.iter().enumerate().filter_map(|(n, s)| self.source(n, s)).collect(),
-            None => default.sources,
-        };
-        let trusted_peers = match written.trusted_peers {
-            Some(list) => list
-                .iter()
-                .enumerate()
-                .filter_map(|(n, t)| self.network(n, t))
-                .collect(),
-            None => default.trusted_peers,
-        };
+        let by_default = !self.places.is_written("identity.trusted_peers");
+        let each = written.sources.iter().enumerate();
+        let sources: Vec<Source> = each.filter_map(|(n, s)| self.source(n, s)).collect();
+        let each = written.trusted_peers.iter().enumerate();
+        let trusted_peers: Vec<IpNet> = each.filter_map(|(n, t)| self.network(n, t)).collect();
         let header = sources.iter().any(|s| matches!(s, Source::Header(_)));
         if header && by_default {
             self.warn(
@@ -229,7 +199,7 @@ impl Building<'_> {
                 "only loopback may send the identity header; from others it is removed: list your load balancers",
             );
         }
-        if trusted_peers.iter().any(|net: &IpNet| net.prefix_len() == 0) {
+        if trusted_peers.iter().any(|net| net.prefix_len() == 0) {
             self.warn(
                 "identity.trusted_peers",
                 "trusts everyone to say who they are: list your load balancers instead",
@@ -238,9 +208,7 @@ impl Building<'_> {
         identity::Settings {
             sources,
             trusted_peers,
-            normalise: written
-                .normalise
-                .map_or(default.normalise, |list| list.into_iter().map(normalise).collect()),
+            normalise: written.normalise.into_iter().map(Into::into).collect(),
             anonymous: self.anonymous(written.anonymous),
         }
     }
@@ -249,12 +217,12 @@ impl Building<'_> {
         let key = format!("identity.sources[{n}]");
         match (&written.header, &written.cookie, &written.query) {
             (Some(name), None, None) => {
-                let name =
-                    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no header field name"));
+                let name = HeaderName::from_bytes(name.as_bytes())
+                    .map_err(|_| format!("{name:?} is no header field name: write one such as X-User-Id"));
                 self.take(&format!("{key}.header"), name).map(Source::Header)
             }
-            (None, Some(name), None) => Some(Source::Cookie(name.clone())),
-            (None, None, Some(name)) => Some(Source::Query(name.clone())),
+            (None, Some(name), None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
+            (None, None, Some(name)) => self.named(&format!("{key}.query"), name).map(Source::Query),
             _ => {
                 self.note(
                     &key,
@@ -265,6 +233,14 @@ impl Building<'_> {
         }
     }
 
+    fn named(&mut self, key: &str, name: &str) -> Option<String> {
+        if name.is_empty() {
+            self.note(key, "is empty: write a name such as uid");
+            return None;
+        }
+        Some(name.to_owned())
+    }
+
     fn network(&mut self, n: usize, text: &str) -> Option<IpNet> {
         let net = text
             .parse::<IpNet>()
@@ -273,21 +249,11 @@ impl Building<'_> {
         self.take(&format!("identity.trusted_peers[{n}]"), net)
     }
 
-    fn anonymous(&mut self, written: Option<w::Anonymous>) -> Anonymous {
+    fn anonymous(&mut self, written: w::Anonymous) -> Anonymous {
         let cookie = match written {
-            None => return Anonymous::Stable,
-            Some(w::Anonymous::Word(word)) => {
-                match word.as_str() {
-                    "stable" => {}
-                    "reject" => return Anonymous::Reject,
-                    _ => self.note(
-                        "identity.anonymous",
-                        format!("{word:?} is not known: write stable, reject, or cookie and secret_file"),
-                    ),
-                }
-                return Anonymous::Stable;
-            }
-            Some(w::Anonymous::Cookie(cookie)) => cookie,
+            w::Anonymous::Word(w::AnonymousWord::Stable) => return Anonymous::Stable,
+            w::Anonymous::Word(w::AnonymousWord::Reject) => return Anonymous::Reject,
+            w::Anonymous::Cookie(cookie) => cookie,
         };
         let key = "identity.anonymous.secret_file";
         let path = cookie.secret_file.display();
@@ -307,78 +273,68 @@ impl Building<'_> {
 
     fn rollouts(
         &mut self,
-        written: std::collections::BTreeMap<String, RolloutSpec>,
+        written: BTreeMap<RolloutName, RolloutSpec>,
         pools: &[PoolSettings],
     ) -> Vec<(RolloutName, RolloutSpec)> {
+        // Without the section, no pool is known; that is one problem, not one for each release.
+        let blind = self.places.is_cut("pools");
         let place = |name: &PoolName| {
-            let place = pools.iter().position(|pool| pool.name == *name)?;
+            let place = pools.iter().position(|pool| pool.name == *name);
+            let place = place.or(blind.then_some(0))?;
             u16::try_from(place).ok().map(PoolIdx)
         };
-        let mut rollouts = Vec::with_capacity(written.len());
-        for (name, spec) in written {
-            let Some(name) = self.take(&format!("rollouts.{name}"), RolloutName::parse(&name)) else {
-                continue;
-            };
+        let known = Known {
+            pool: &place,
             // Segments live in the store: the file cannot know them.
-            let known = Known {
-                pool: &place,
-                segment: &|_| Some(Members::none()),
-            };
-            if let Err(problems) = Table::compile(&name, &spec, &known) {
+            segment: &|_| Some(Members::none()),
+        };
+        for (name, spec) in &written {
+            if let Err(problems) = Table::compile(name, spec, &known) {
                 for problem in problems {
                     self.note(&format!("rollouts.{name}.{}", problem.path), problem.message);
                 }
             }
-            rollouts.push((name, spec));
         }
-        rollouts
+        written.into_iter().collect()
     }
 }
 
-fn normalise(written: w::Normalise) -> Normalise {
-    match written {
-        w::Normalise::Trim => Normalise::Trim,
-        w::Normalise::Unquote => Normalise::Unquote,
-        w::Normalise::Lowercase => Normalise::Lowercase,
-        w::Normalise::PercentDecode => Normalise::PercentDecode,
+fn server(written: w::Server) -> ServerSettings {
+    ServerSettings {
+        threads: written
+            .threads
+            .map_or_else(|| ServerSettings::default().threads, |n| usize::from(n.get())),
+        pid_file: written.pid_file,
+        upgrade_sock: written.upgrade_sock,
+        drain: written.drain.0,
+        drain_delay: written.drain_delay.0,
+        error_log: written.error_log,
+        user: written.user,
+        group: written.group,
     }
 }
 
 fn limits(written: &w::Limits) -> Limits {
-    let default = Limits::default();
-    let bytes = |size: &super::value::Size| usize::try_from(size.0).unwrap_or(usize::MAX);
     Limits {
-        header_bytes_max: written
-            .header_bytes_max
-            .as_ref()
-            .map_or(default.header_bytes_max, bytes),
-        headers_max: written.headers_max.unwrap_or(default.headers_max),
-        body_bytes_max: written.body_bytes_max.map(|s| s.0).or(default.body_bytes_max),
-        keepalive_timeout: written.keepalive_timeout.map_or(default.keepalive_timeout, |s| s.0),
-        read_timeout: written.read_timeout.map_or(default.read_timeout, |s| s.0),
-        write_timeout: written.write_timeout.map_or(default.write_timeout, |s| s.0),
+        header_bytes_max: usize::try_from(written.header_bytes_max.0).unwrap_or(usize::MAX),
+        headers_max: written.headers_max,
+        body_bytes_max: written.body_bytes_max.map(|size| size.0),
+        header_timeout: written.header_timeout.0,
+        body_rate_min: written.body_rate_min.0,
+        keepalive_timeout: written.keepalive_timeout.0,
+        read_timeout: written.read_timeout.0,
+        write_timeout: written.write_timeout.0,
     }
 }
 
 fn access_log(written: &w::AccessLog) -> AccessLogSettings {
-    let default = AccessLogSettings::default();
     AccessLogSettings {
-        path: match written.path.as_deref() {
-            None => default.path,
-            Some("-") => LogTarget::Stdout,
-            Some("off") => LogTarget::Off,
-            Some(path) => LogTarget::File(path.into()),
+        path: match written.path.as_str() {
+            "-" => LogTarget::Stdout,
+            "off" => LogTarget::Off,
+            path => LogTarget::File(path.into()),
         },
-        format: match written.format {
-            None => default.format,
-            Some(w::Format::Json) => LogFormat::Json,
-            Some(w::Format::Combined) => LogFormat::Combined,
-        },
-        user_id: match written.user_id {
-            None => default.user_id,
-            Some(w::Shown::Hashed) => UserIdShown::Hashed,
-            Some(w::Shown::Plain) => UserIdShown::Plain,
-            Some(w::Shown::None) => UserIdShown::None,
-        },
+        format: written.format.into(),
+        user_id: written.user_id.into(),
     }
 }

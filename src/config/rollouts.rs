@@ -2,14 +2,18 @@
 //! configuration file, one rollout's spec, or what the admin API answers.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::{DeserializeSeed, IgnoredAny, IntoDeserializer, MapAccess, Visitor, value::MapAccessDeserializer};
-use serde::{Deserialize, Deserializer};
+use once_cell::sync::Lazy;
 
-use super::problem::{Places, Problem};
-use super::{value, written};
+use super::places::Places;
+use super::problem::Problem;
+use super::shape::Shape;
+use super::tree::{self, Entry, Node, Value};
+use super::typed;
+use super::variables::Replaced;
 use crate::rollout::{Range, ReleaseName, RolloutName, RolloutSpec};
+
+static SPEC: Lazy<Shape> = Lazy::new(|| Shape::of(&schemars::schema_for!(RolloutSpec).to_value()));
 
 /// A rollout as a file has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,29 +26,6 @@ pub struct WrittenRollout {
     pub spec: RolloutSpec,
 }
 
-/// The top-level keys of a file, which tell what kind it is.
-struct Keys(Vec<String>);
-
-/// What `GET /api/v1/rollouts` answers.
-#[derive(Deserialize)]
-struct Answered {
-    rollouts: BTreeMap<RolloutName, AnsweredOne>,
-}
-
-/// What `GET /api/v1/rollouts/{r}` answers; what follows from the spec is left aside.
-#[derive(Deserialize)]
-struct AnsweredOne {
-    name: Option<RolloutName>,
-    revision: Option<u64>,
-    spec: RolloutSpec,
-}
-
-/// One spec with its name beside it.
-struct Named {
-    name: Option<RolloutName>,
-    spec: RolloutSpec,
-}
-
 /// Reads the rollouts of a text that came from the file `name`, YAML or JSON.
 ///
 /// # Errors
@@ -54,180 +35,124 @@ pub fn rollouts_from(
     text: &str,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<Vec<WrittenRollout>, Vec<Problem>> {
-    let text = value::substituted(name, text, env)?;
-    let of_yaml = |e: serde_yaml::Error| vec![Problem::of_yaml(name, &e)];
-    let Keys(keys) = serde_yaml::from_str(&text).map_err(of_yaml)?;
-    let has = |key: &str| keys.iter().any(|k| k == key);
-    if has("rollouts") && has("revision") {
-        let answered: Answered = serde_yaml::from_str(&text).map_err(of_yaml)?;
-        let each = answered.rollouts.into_iter().map(|(name, one)| one.written(Some(name)));
-        return Ok(each.collect());
-    }
-    if has("rollouts") {
-        let file: written::File = serde_yaml::from_str(&text).map_err(of_yaml)?;
-        return by_name(file.rollouts, &Places::new(name, &text));
-    }
-    if has("spec") {
-        let answered: AnsweredOne = serde_yaml::from_str(&text).map_err(of_yaml)?;
-        return Ok(vec![answered.written(None)]);
-    }
-    if has("releases") {
-        let named: Named = serde_yaml::from_str(&text).map_err(of_yaml)?;
-        return Ok(vec![WrittenRollout {
-            name: named.name,
-            revision: None,
-            spec: named.spec,
-        }]);
-    }
-    let message =
-        "holds no rollout: write `rollouts:` with rollouts by name, or one rollout with `name:` and `releases:`";
-    Err(vec![Places::new(name, &text).problem("", message)])
-}
-
-fn by_name(rollouts: BTreeMap<String, RolloutSpec>, places: &Places<'_>) -> Result<Vec<WrittenRollout>, Vec<Problem>> {
-    let mut found = Vec::with_capacity(rollouts.len());
-    let mut problems = Vec::new();
-    for (name, spec) in rollouts {
-        match RolloutName::parse(&name) {
-            Ok(name) => found.push(WrittenRollout {
-                name: Some(name),
-                revision: None,
-                spec,
-            }),
-            Err(e) => problems.push(places.problem(&format!("rollouts.{name}"), e.to_string())),
-        }
-    }
+    let replaced = Replaced::new(text, env);
+    let mut places = Places::new(name, &replaced);
+    let found = read(&replaced, &mut places);
+    let problems = places.into_problems();
     if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
-impl AnsweredOne {
-    /// The ranges of an answer whose shares were edited are those of before: they are left out, to be made of the
-    /// live ones.
-    fn written(mut self, name: Option<RolloutName>) -> WrittenRollout {
-        let agree = |ranges: &Vec<Range>| {
-            let mut owned: BTreeMap<&ReleaseName, u32> = BTreeMap::new();
-            for range in ranges {
-                *owned.entry(&range.release).or_default() += range.to.saturating_sub(range.from);
-            }
-            owned.retain(|name, n| *n > 0 && name.as_str() != ReleaseName::STABLE);
-            let asked = self.spec.split.iter();
-            let asked = asked.map(|(name, weight)| (name, weight.parts_per_million()));
-            owned
-                == asked
-                    .filter(|(name, n)| *n > 0 && name.as_str() != ReleaseName::STABLE)
-                    .collect()
-        };
-        if !self.spec.ranges.as_ref().is_some_and(agree) {
-            self.spec.ranges = None;
+fn read(replaced: &Replaced, places: &mut Places<'_>) -> Vec<WrittenRollout> {
+    let document = match tree::read(&replaced.text) {
+        Ok(document) => document,
+        Err(refusal) => {
+            places.note_at(refusal.at, &refusal.key, refusal.message);
+            return Vec::new();
         }
-        WrittenRollout {
-            name: name.or(self.name),
-            revision: self.revision,
-            spec: self.spec,
+    };
+    let has = |key: &str| entries(&document.root).is_some_and(|entries| entries.contains_key(key));
+    if has("rollouts") && !has("revision") {
+        let file = typed::file(replaced, places);
+        let rollouts = file.map(|file| file.rollouts).unwrap_or_default().into_iter();
+        let each = rollouts.map(|(name, spec)| WrittenRollout {
+            name: Some(name),
+            revision: None,
+            spec,
+        });
+        return each.collect();
+    }
+    for refusal in document.refusals {
+        places.note_at(refusal.at, &refusal.key, refusal.message);
+    }
+    if has("rollouts") {
+        return listed(document.root, places);
+    }
+    if has("spec") || has("releases") {
+        return one(document.root, None, places).into_iter().collect();
+    }
+    let message =
+        "holds no rollout: write `rollouts:` with rollouts by name, or one rollout with `name:` and `releases:`";
+    places.note("", message);
+    Vec::new()
+}
+
+fn entries(node: &Node) -> Option<&BTreeMap<String, Entry>> {
+    match &node.value {
+        Value::Map(entries) => Some(entries),
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => None,
+    }
+}
+
+fn into_entries(node: Node) -> BTreeMap<String, Entry> {
+    match node.value {
+        Value::Map(entries) => entries,
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => BTreeMap::new(),
+    }
+}
+
+fn named(name: &str, key: &str, places: &mut Places<'_>) -> Option<RolloutName> {
+    RolloutName::parse(name)
+        .map_err(|e| places.note(key, e.to_string()))
+        .ok()
+}
+
+/// What `GET /api/v1/rollouts` answers.
+fn listed(root: Node, places: &mut Places<'_>) -> Vec<WrittenRollout> {
+    let all = into_entries(root).remove("rollouts");
+    let all = all.map(|entry| into_entries(entry.node)).unwrap_or_default();
+    let each = all.into_iter().filter_map(|(name, entry)| {
+        let name = named(&name, &name, places)?;
+        one(entry.node, Some(name), places)
+    });
+    each.collect()
+}
+
+/// A spec with its name beside it, or what `GET /api/v1/rollouts/{r}` answers; what follows from the spec is left aside.
+fn one(mut root: Node, name: Option<RolloutName>, places: &mut Places<'_>) -> Option<WrittenRollout> {
+    let Value::Map(fields) = &mut root.value else {
+        places.note_at(
+            root.from,
+            "",
+            "is no rollout: write `releases:` and what else it is made of",
+        );
+        return None;
+    };
+    let own = match fields.remove("name").map(|entry| entry.node.value) {
+        Some(Value::Text(text) | Value::Number(text)) => Some(named(&text, "name", places)?),
+        Some(Value::Null | Value::Flag(_) | Value::List(_) | Value::Map(_)) | None => None,
+    };
+    let revision = match fields.get("revision").map(|entry| &entry.node.value) {
+        Some(Value::Number(text)) => text.parse().ok(),
+        Some(Value::Null | Value::Flag(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) | None => None,
+    };
+    let name = name.or(own);
+    match fields.remove("spec") {
+        None => Some(WrittenRollout {
+            name,
+            revision: None,
+            spec: typed::node(root, &SPEC, places)?,
+        }),
+        Some(spec) => {
+            let mut spec: RolloutSpec = typed::node(spec.node, &SPEC, places)?;
+            // Of an answer whose shares were edited, the ranges are those of before: live ones take their place.
+            spec.ranges = spec.ranges.take().filter(|ranges| agree(&spec, ranges));
+            Some(WrittenRollout { name, revision, spec })
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Keys {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct KeysOnly;
-        impl<'de> Visitor<'de> for KeysOnly {
-            type Value = Keys;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("keys such as `rollouts:`, or `name:` and `releases:`")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-                let mut keys = Vec::new();
-                while let Some((key, IgnoredAny)) = map.next_entry()? {
-                    keys.push(key);
-                }
-                Ok(Keys(keys))
-            }
-        }
-        from.deserialize_map(KeysOnly)
+/// Whether each release but stable has the share that its ranges have.
+fn agree(spec: &RolloutSpec, ranges: &[Range]) -> bool {
+    let mut owned: BTreeMap<&ReleaseName, u32> = BTreeMap::new();
+    for range in ranges {
+        *owned.entry(&range.release).or_default() += range.to.saturating_sub(range.from);
     }
-}
-
-/// Takes `name` out on the way, so that the spec's own unknown keys stay errors with their place.
-impl<'de> Deserialize<'de> for Named {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct NameAside;
-        impl<'de> Visitor<'de> for NameAside {
-            type Value = Named;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a rollout")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Named, A::Error> {
-                let mut name = None;
-                let rest = WithoutName { map, name: &mut name };
-                let spec = RolloutSpec::deserialize(MapAccessDeserializer::new(rest))?;
-                Ok(Named { name, spec })
-            }
-        }
-        from.deserialize_map(NameAside)
-    }
-}
-
-struct WithoutName<'a, A> {
-    map: A,
-    name: &'a mut Option<RolloutName>,
-}
-
-impl<'de, A: MapAccess<'de>> MapAccess<'de> for WithoutName<'_, A> {
-    type Error = A::Error;
-
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
-        let mut seed = seed;
-        loop {
-            match self.map.next_key_seed(KeyOrName(seed))? {
-                None => return Ok(None),
-                Some(Found::Key(key)) => return Ok(Some(key)),
-                Some(Found::Name(unused)) => {
-                    *self.name = Some(self.map.next_value()?);
-                    seed = unused;
-                }
-            }
-        }
-    }
-
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, A::Error> {
-        self.map.next_value_seed(seed)
-    }
-}
-
-/// Looks at a key inside the reader, which knows its place, before the spec does.
-struct KeyOrName<K>(K);
-
-enum Found<K, V> {
-    Name(K),
-    Key(V),
-}
-
-impl<'de, K: DeserializeSeed<'de>> DeserializeSeed<'de> for KeyOrName<K> {
-    type Value = Found<K, K::Value>;
-
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Self::Value, D::Error> {
-        from.deserialize_identifier(self)
-    }
-}
-
-impl<'de, K: DeserializeSeed<'de>> Visitor<'de> for KeyOrName<K> {
-    type Value = Found<K, K::Value>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
-        if key == "name" {
-            return Ok(Found::Name(self.0));
-        }
-        self.0.deserialize(key.into_deserializer()).map(Found::Key)
-    }
+    let counts = |(name, parts): &(&ReleaseName, u32)| *parts > 0 && name.as_str() != ReleaseName::STABLE;
+    let asked = spec
+        .split
+        .iter()
+        .map(|(name, weight)| (name, weight.parts_per_million()));
+    asked.filter(counts).eq(owned.into_iter().filter(counts))
 }
 
 #[cfg(test)]
@@ -287,9 +212,9 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_place() {
         let unknown = read(&format!("name: checkout\n{SPEC}\nspilt: {{ canary: 5% }}\n")).expect_err("unknown key");
-        assert!(unknown.starts_with("f.yaml:3:1: unknown field `spilt`"), "{unknown}");
+        assert!(unknown.starts_with("f.yaml:3:1: spilt: "), "{unknown}");
         let name = read(&format!("rollouts:\n  -x: {{ {SPEC} }}\n")).expect_err("no name");
-        assert!(name.starts_with("f.yaml:2:3: rollouts.-x: \"-x\" is no name"), "{name}");
+        assert!(name.starts_with("f.yaml:2:3: rollouts.-x: "), "{name}");
         assert!(
             read("a: 1")
                 .expect_err("none")

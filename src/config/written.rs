@@ -1,58 +1,62 @@
 //! The shapes that people write. Every field's comment is also its comment in `conf/switchyard.yaml`.
 
+mod defaults;
 mod pool;
+mod words;
 
 use std::collections::BTreeMap;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::value::{Size, Span};
-use crate::rollout::RolloutSpec;
+use crate::rollout::{PoolName, RolloutName, RolloutSpec};
 
 pub use pool::*;
+pub use words::*;
 
 /// The file.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct File {
     /// The process.
     pub server: Server,
     /// Where clients connect.
     pub listeners: Vec<Listener>,
-    /// The admin listener; `off` turns it off.
-    pub admin: Option<Admin>,
+    /// The listener of the API, /healthz, /readyz and /metrics; `off` turns it off.
+    pub admin: Admin,
     /// Who asks.
     pub identity: Identity,
     /// Groups of equal upstream addresses.
-    pub pools: BTreeMap<String, Pool>,
-    /// Which requests go where; the most specific match wins.
+    pub pools: BTreeMap<PoolName, Pool>,
+    /// Which requests go where; the most specific match wins, whatever the order.
     pub routes: Vec<Route>,
     /// Bounds on what clients send.
     pub limits: Limits,
     /// One line a request.
     pub access_log: AccessLog,
-    /// Where changes are kept.
+    /// Where changes are kept: embedded or memory.
     pub store: Store,
     /// The rollouts to begin with, used when the store is empty.
-    pub rollouts: BTreeMap<String, RolloutSpec>,
+    pub rollouts: BTreeMap<RolloutName, RolloutSpec>,
 }
 
 /// The process.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Server {
     /// Worker threads; the number of cores by default.
-    pub threads: Option<u16>,
-    /// Written by a daemon.
-    pub pid_file: Option<PathBuf>,
-    /// Where a successor waits for the listening sockets.
-    pub upgrade_sock: Option<PathBuf>,
+    pub threads: Option<NonZeroU16>,
+    /// Written by a daemon (serve -d).
+    pub pid_file: PathBuf,
+    /// Where a successor (serve -u) waits for the listening sockets.
+    pub upgrade_sock: PathBuf,
     /// How long an old process may finish what is in flight.
-    pub drain: Option<Span>,
-    /// How long listeners stay open after TERM.
-    pub drain_delay: Option<Span>,
+    pub drain: Span,
+    /// How long listeners stay open after TERM while /readyz says no.
+    pub drain_delay: Span,
     /// Where a daemon's error log goes.
     pub error_log: Option<PathBuf>,
     /// The user a daemon changes to.
@@ -62,7 +66,7 @@ pub struct Server {
 }
 
 /// A listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// `address:port`; port 0 lets the system choose.
@@ -75,7 +79,7 @@ pub struct Listener {
 }
 
 /// The files of a TLS listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ListenerTls {
     /// PEM file of the chain, leaf first.
@@ -85,102 +89,111 @@ pub struct ListenerTls {
 }
 
 /// The admin listener.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Admin {
     /// `off`
-    Word(String),
+    Word(AdminWord),
     /// Its settings.
     Settings(AdminSettings),
 }
 
+/// Instead of the admin listener's settings.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminWord {
+    /// There is none.
+    Off,
+}
+
 /// The admin listener's settings.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct AdminSettings {
-    /// `address:port`; another than loopback needs `tokens_file`.
+    /// `address:port`; another than loopback needs tokens_file.
     pub address: String,
-    /// Lines of `ROLE NAME TOKEN`; the file is read again when it changes.
+    /// Lines of ROLE NAME TOKEN; the roles are viewer, operator and admin; read again when it changes.
     pub tokens_file: Option<PathBuf>,
 }
 
-/// Where changes are kept: at most one of `embedded` and `memory`.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// Where changes are kept.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Store {
-    /// In a file of this machine; the default.
+    /// In a file of this machine; the default; `memory: {}` forgets what was changed at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub embedded: Option<EmbeddedStore>,
     /// Nowhere: what was changed is forgotten when the program ends.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryStore>,
     /// How long changes can be seen and undone.
-    pub keep_history: Option<Span>,
+    pub keep_history: Span,
 }
 
 /// A store in a file.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct EmbeddedStore {
     /// The file; its folder is made where it is missing.
     pub path: PathBuf,
 }
 
 /// A store that forgets.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryStore {}
 
 /// Who asks.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Identity {
     /// Where ids are looked for; the first that yields one wins.
-    pub sources: Option<Vec<Source>>,
-    /// The peers that may send the identity header and X-Forwarded-*.
-    pub trusted_peers: Option<Vec<String>>,
-    /// What is done to a value before it is an id.
-    pub normalise: Option<Vec<Normalise>>,
-    /// What happens to those without an id: stable, reject, or a signed cookie.
-    pub anonymous: Option<Anonymous>,
+    pub sources: Vec<Source>,
+    /// The only peers that may send the identity header and X-Forwarded-*.
+    pub trusted_peers: Vec<String>,
+    /// What is done to a value before it is an id: trim, unquote, lowercase, percent_decode.
+    pub normalise: Vec<Normalise>,
+    /// What happens to those without an id: stable, reject (401), or a signed cookie.
+    pub anonymous: Anonymous,
 }
 
 /// One place where an id may be: exactly one of the keys.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Source {
     /// A header field, from trusted peers only.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub header: Option<String>,
     /// A cookie.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub cookie: Option<String>,
     /// A query parameter.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
 }
 
-/// One step from a value to an id.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalise {
-    /// Spaces around it are dropped.
-    Trim,
-    /// Quotes around it are dropped.
-    Unquote,
-    /// Letters become lower case.
-    Lowercase,
-    /// `%41` becomes `A`.
-    PercentDecode,
-}
-
 /// What happens to those without an id.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Anonymous {
     /// `stable` or `reject`
-    Word(String),
+    Word(AnonymousWord),
     /// A signed cookie that keeps a visitor on one release.
     Cookie(AnonymousCookie),
 }
 
+/// What happens to those without an id, and without a cookie.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AnonymousWord {
+    /// They get what targets say of attributes, else stable.
+    Stable,
+    /// They are answered 401.
+    Reject,
+}
+
 /// A signed cookie for visitors.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AnonymousCookie {
     /// The cookie's name.
@@ -190,7 +203,7 @@ pub struct AnonymousCookie {
 }
 
 /// A route.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// Its name in logs and metrics; made of host and path by default.
@@ -198,16 +211,16 @@ pub struct Route {
     /// Which requests; all of them by default.
     #[serde(default, rename = "match")]
     pub matching: Match,
-    /// The rollout that decides, or else `pool`.
+    /// The rollout that decides; or write `pool`.
     pub rollout: Option<String>,
-    /// The pool, or else `rollout`.
+    /// The pool that all of them go to; or write `rollout`.
     pub pool: Option<String>,
-    /// Cross-origin handling.
+    /// Cross-origin handling; without it Origin is dropped and no field is added.
     pub cors: Option<Cors>,
 }
 
 /// Which requests.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Match {
     /// `shop.example.com` or `*.example.com`.
@@ -217,7 +230,7 @@ pub struct Match {
 }
 
 /// Cross-origin handling.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cors {
     /// own or passthrough.
@@ -238,11 +251,12 @@ pub struct Cors {
     #[serde(default)]
     pub expose_headers: Vec<String>,
     /// How long a browser may keep the answer.
-    pub max_age: Option<Span>,
+    #[serde(default = "defaults::max_age")]
+    pub max_age: Span,
 }
 
 /// Who answers cross-origin requests.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CorsMode {
     /// This proxy, alone.
@@ -252,53 +266,35 @@ pub enum CorsMode {
 }
 
 /// Bounds on what clients send.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// The largest request head.
-    pub header_bytes_max: Option<Size>,
-    /// The most request header fields.
-    pub headers_max: Option<usize>,
-    /// The largest request body; none by default.
+    /// The largest request head; past it 431.
+    pub header_bytes_max: Size,
+    /// The most request header fields; past it 431.
+    pub headers_max: usize,
+    /// The largest request body; past it 413; unbounded by default.
     pub body_bytes_max: Option<Size>,
+    /// From a head's first byte to its last; past it 408.
+    pub header_timeout: Span,
+    /// What a body brings each second at least, once it was waited for that long; past it 408; 0 for none.
+    pub body_rate_min: Size,
     /// How long an idle connection is kept.
-    pub keepalive_timeout: Option<Span>,
-    /// How long one read of a body may take.
-    pub read_timeout: Option<Span>,
+    pub keepalive_timeout: Span,
+    /// How long one read of a request body may take; past it 408.
+    pub read_timeout: Span,
     /// How long one write of a response may take.
-    pub write_timeout: Option<Span>,
+    pub write_timeout: Span,
 }
 
 /// One line a request.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AccessLog {
     /// `-` for standard output, `off`, or a file.
-    pub path: Option<String>,
+    pub path: String,
     /// json or combined.
-    pub format: Option<Format>,
+    pub format: Format,
     /// hashed, plain or none.
-    pub user_id: Option<Shown>,
-}
-
-/// How a line looks.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Format {
-    /// One JSON object.
-    Json,
-    /// The combined format.
-    Combined,
-}
-
-/// How a user id is shown.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Shown {
-    /// Its hash.
-    Hashed,
-    /// As it is.
-    Plain,
-    /// Not at all.
-    None,
+    pub user_id: Shown,
 }

@@ -8,19 +8,25 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::{Gateway, refused};
 use super::settings::Limits;
-use super::{guard, headers, request, trace};
+use super::wire::Wire;
+use super::{choose, guard, headers, request, trace, wire};
 use crate::identity::Identity;
 use crate::telemetry::metrics;
 
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
 /// bound on a connection from its second request on.
 pub fn bound(session: &mut Session, limits: &Limits) {
-    session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
+    keep(session, limits);
     session.set_read_timeout(Some(limits.read_timeout));
     session.set_write_timeout(Some(limits.write_timeout));
     // 1xx responses came with HTTP/1.1 (RFC 9110, 15.2).
     let old = session.req_header().version == http::Version::HTTP_10;
     session.as_mut().set_ignore_info_resp(old);
+}
+
+/// Keeps the connection after this request, for a while, unless the client asked to close it.
+pub fn keep(session: &mut Session, limits: &Limits) {
+    session.set_keepalive(Some(limits.keepalive_timeout.as_secs().max(1)));
 }
 
 /// Learns who the peer is, and removes what it may not send before anything reads it.
@@ -41,23 +47,39 @@ pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) {
 }
 
 /// Refuses a request that can be read in two ways.
-pub fn check(gateway: &Gateway, session: &Session, _ctx: &Context) -> Result<()> {
+pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let limits = gateway.limits();
+    let empty = session.as_mut().is_body_empty();
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
+    let head = session.req_header();
+    ctx.wire = Wire::of(session.as_ref()).cloned();
+    let framing = wire::Framing::of(head, empty, session.as_ref().is_upgrade_req());
     let verdict = bytes
-        .map_or(Ok(()), |bytes| guard::check_head_bytes(&bytes, limits))
-        .and_then(|()| guard::check_head(session.req_header(), limits, gateway.identity().header_names()));
+        .map_or(Ok(()), |bytes| {
+            guard::check_head_bytes(&bytes, limits)?;
+            let whole = ctx
+                .wire
+                .as_ref()
+                .map_or(Ok(()), |wire| wire.head_ends(bytes.len(), framing));
+            whole.map_err(guard::bad)
+        })
+        .and_then(|()| guard::check_head(head, limits, gateway.identity().header_names()));
     verdict.map_err(|refusal| {
         metrics::refused(refusal.cause);
         refused(refusal.status, refusal.cause)
     })
 }
 
-/// Finds the route, then who asks.
+/// Finds the route. First of all, because a refusal, too, is an answer of the route: a page can read it if the route
+/// allows that.
+pub fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
+    let head = session.req_header();
+    ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
+}
+
+/// Finds out who asks.
 pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
     let head = session.req_header();
-    let host = request::host(head);
-    ctx.route = gateway.routes().find(&host, head.uri.path());
     if ctx.route.is_none() {
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));
@@ -94,7 +116,13 @@ pub fn count_body(gateway: &Gateway, body: &mut Option<Bytes>, end_of_stream: bo
         *body = None;
     }
     if end_of_stream {
-        super::choose::wait_for_head(ctx);
+        if let Some(wire) = &ctx.wire {
+            wire.body_ends();
+        }
+        ctx.body_over = true;
+        choose::wait_for_head(ctx);
+    } else {
+        choose::wait_for_body(ctx, gateway.limits().read_timeout);
     }
     Ok(())
 }

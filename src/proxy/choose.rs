@@ -2,6 +2,7 @@
 //! connection on the way.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderName, StatusCode};
@@ -100,12 +101,25 @@ pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
 }
 
 /// The head of the request is about to be written.
-pub fn sent(session: &mut Session, ctx: &Context) {
+pub fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
     if let Some(lease) = &ctx.lease {
         lease.endpoint().spoke(ctx.upstream_h2);
     }
     if session.as_mut().is_body_empty() {
+        ctx.body_over = true;
         wait_for_head(ctx);
+    } else {
+        wait_for_body(ctx, pause);
+    }
+}
+
+/// More of the request is due. Pingora bounds that over HTTP/1 only.
+pub fn wait_for_body(ctx: &Context, pause: Duration) {
+    let over_h2 = ctx.wire.is_none();
+    if let (Some(connection), true, false) = (&ctx.connection, over_h2, ctx.upstream_h2) {
+        if ctx.upstream_status.is_none() {
+            connection.expect_head_by(clock::tick().after(pause));
+        }
     }
 }
 
@@ -118,10 +132,15 @@ pub fn wait_for_head(ctx: &Context) {
     }
 }
 
+/// Whether another response follows this one (RFC 9110, 15.2).
+pub fn is_interim(status: StatusCode) -> bool {
+    status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
+}
+
 /// The head of a response is there.
 pub fn answered(response: &ResponseHeader, ctx: &mut Context) {
     let status = response.status;
-    if status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS {
+    if is_interim(status) {
         return;
     }
     ctx.head_arrived();

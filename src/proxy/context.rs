@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::wire::Wire;
 use crate::clock;
 use crate::control::Snapshot;
 use crate::identity::Identity;
@@ -18,6 +19,8 @@ pub struct Context {
     /// The state that this request sees, all through.
     pub snapshot: Arc<Snapshot>,
     pub started: Instant,
+    /// What is known of the downstream connection's bytes; HTTP/1 only.
+    pub wire: Option<Arc<Wire>>,
     /// The connection's other end.
     pub peer: Option<SocketAddr>,
     /// Who asks, as far as that is believed: what a trusted peer says, or the connection's other end.
@@ -45,6 +48,10 @@ pub struct Context {
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<Duration>,
     pub body_bytes: u64,
+    /// Whether all of the request was read.
+    pub body_over: bool,
+    /// Whether an interim response (1xx) was passed on.
+    pub interim: bool,
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
@@ -58,6 +65,7 @@ impl Context {
         Self {
             snapshot,
             started: clock::now(),
+            wire: None,
             peer: None,
             client: None,
             trusted: false,
@@ -79,6 +87,8 @@ impl Context {
             upstream_status: None,
             upstream_duration: None,
             body_bytes: 0,
+            body_over: false,
+            interim: false,
             failed: None,
             aborted: false,
             set_cookie: None,

@@ -4,40 +4,62 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use async_trait::async_trait;
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::gateway::Gateway;
+use super::settings::Limits;
+use super::wire::{Socket, Wire};
 
 /// Requests on one downstream connection before it is closed, so that no connection lives for ever.
 const REQUESTS_PER_CONNECTION: u32 = 100_000;
 
-/// A listening service's application.
+/// A listening service's application: it watches what comes over each connection.
 pub struct Edge {
-    proxy: Arc<HttpProxy<Gateway>>,
-    options: HttpServerOptions,
+    http: Arc<Http>,
+    limits: Limits,
 }
 
 impl Edge {
     /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge.
-    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, idle: Duration) -> Self {
+    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
-        options.h2_idle_timeout = Some(idle);
-        Self { proxy, options }
+        options.h2_idle_timeout = Some(limits.keepalive_timeout);
+        let http = Arc::new(Http { proxy, options });
+        Self { http, limits }
     }
 }
 
+#[async_trait]
+impl ServerApp for Edge {
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let watched = Box::new(Socket::new(stream, self.limits));
+        self.http.process_new(watched, shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.http.cleanup().await;
+    }
+}
+
+/// Requests, of whatever version.
+struct Http {
+    proxy: Arc<HttpProxy<Gateway>>,
+    options: HttpServerOptions,
+}
+
 // Written out rather than with `#[async_trait]`, which would box every request's future a second time.
-impl HttpServerApp for Edge {
+impl HttpServerApp for Http {
     fn process_new_http<'life0, 'life1, 'async_trait>(
         self: &'life0 Arc<Self>,
-        session: ServerSession,
+        mut session: ServerSession,
         shutdown: &'life1 ShutdownWatch,
     ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'async_trait>>
     where
@@ -45,6 +67,13 @@ impl HttpServerApp for Edge {
         'life1: 'async_trait,
         Self: 'async_trait,
     {
+        if let Some(wire) = Wire::of(&session) {
+            wire.head_begins();
+        }
+        if let ServerSession::H1(session) = &mut session {
+            // Off by default, and then a request that is sent while another is in flight fails both.
+            session.set_pipelining_enabled(true);
+        }
         self.proxy.process_new_http(session, shutdown)
     }
 

@@ -4,6 +4,7 @@
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::Context;
+use super::wire::Fault;
 
 /// What an error comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Failure {
 /// Judges the final error of a request.
 pub fn judge(error: &Error, ctx: &Context) -> Failure {
     match error.esource() {
-        ErrorSource::Downstream => downstream(error),
+        ErrorSource::Downstream => downstream(error, ctx),
         ErrorSource::Upstream => upstream(error, ctx),
         ErrorSource::Internal | ErrorSource::Unset => match error.etype() {
             ErrorType::HTTPStatus(status @ 400..=499) => Failure::Refused(*status),
@@ -50,7 +51,13 @@ pub fn judge(error: &Error, ctx: &Context) -> Failure {
     }
 }
 
-fn downstream(error: &Error) -> Failure {
+fn downstream(error: &Error, ctx: &Context) -> Failure {
+    match ctx.wire.as_ref().and_then(|wire| wire.fault()) {
+        Some(Fault::SlowHead | Fault::SlowBody) => return Failure::Refused(408),
+        Some(Fault::LargeHead) => return Failure::Refused(431),
+        Some(Fault::Chunks | Fault::Trailers) => return Failure::Refused(400),
+        None => {}
+    }
     match error.etype() {
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error => {
             Failure::DownstreamAbort
@@ -65,6 +72,9 @@ fn downstream(error: &Error) -> Failure {
 
 fn upstream(error: &Error, ctx: &Context) -> Failure {
     let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
+    if overdue && !ctx.body_over {
+        return Failure::Refused(408);
+    }
     if overdue {
         return Failure::Failed {
             status: 504,

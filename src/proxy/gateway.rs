@@ -148,6 +148,7 @@ impl ProxyHttp for Gateway {
     }
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        admit::route(self, session, ctx);
         admit::check(self, session, ctx)?;
         admit::identify(self, session, ctx)?;
         match self.own_cors(ctx) {
@@ -203,7 +204,7 @@ impl ProxyHttp for Gateway {
         if !reuse && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade {
             upstream.insert_header(CONNECTION, "close")?;
         }
-        choose::sent(session, ctx);
+        choose::sent(session, ctx, self.parts.limits.read_timeout);
         Ok(())
     }
 
@@ -223,6 +224,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        headers::check_response(response, ctx.kind == PeerUse::Upgrade)?;
         choose::answered(response, ctx);
         headers::strip_response(response);
         Ok(())
@@ -234,6 +236,14 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        if choose::is_interim(response.status) {
+            ctx.interim = true;
+            return Ok(());
+        }
+        if ctx.interim {
+            // Pingora took the interim response for one before the end of the request, which ends the connection.
+            admit::keep(session, &self.parts.limits);
+        }
         if let Some(policy) = self.own_cors(ctx) {
             cors::answer(policy, &session.req_header().headers, response)?;
         }

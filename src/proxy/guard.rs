@@ -1,7 +1,7 @@
 //! Refuses what two parsers could read in two ways. Pingora repairs or tolerates some of it; here any doubt about
 //! where a message ends, who it is for or who sent it is an error, and the connection is closed.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Method, Version};
 use pingora::http::RequestHeader;
 
@@ -16,7 +16,8 @@ pub struct Refusal {
     pub cause: &'static str,
 }
 
-const fn bad(cause: &'static str) -> Refusal {
+/// A request that is not sound.
+pub const fn bad(cause: &'static str) -> Refusal {
     Refusal { status: 400, cause }
 }
 
@@ -39,7 +40,7 @@ const PROTECTED: [&str; 14] = [
 ];
 
 /// Encoded bytes of a path that servers decode in different ways, or take for the end of something.
-const HIDDEN: [&[u8]; 5] = [b"%00", b"%0a", b"%0d", b"%2f", b"%5c"];
+const HIDDEN: [&[u8]; 5] = [b"00", b"0a", b"0d", b"2f", b"5c"];
 
 /// Looks at the bytes of an HTTP/1 head: line ends, folding, control bytes, and what Pingora has already dropped.
 pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
@@ -66,6 +67,10 @@ pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
         }
         if memchr::memchr2(b'\r', 0, line).is_some() {
             return Err(bad("control_byte"));
+        }
+        // Pingora drops a fragment, which no client sends (RFC 9112, 3.2).
+        if start == 0 && memchr::memchr(b'#', line).is_some() {
+            return Err(bad("target"));
         }
         start = end + 1;
     }
@@ -120,11 +125,43 @@ fn check_target(request: &RequestHeader) -> Result<(), Refusal> {
     if !form {
         return Err(bad("target"));
     }
-    let path = target.split(|b| *b == b'?').next().unwrap_or_default();
-    let encoded = |code: &[u8]| path.windows(3).any(|w| w.eq_ignore_ascii_case(code));
-    // Pingora writes raw control bytes of a target in this way, too.
-    let hidden = memchr::memchr(b'%', path).is_some() && HIDDEN.iter().any(|code| encoded(code));
-    if hidden { Err(bad("path_encoding")) } else { Ok(()) }
+    check_path(target.split(|b| *b == b'?').next().unwrap_or_default())
+}
+
+/// Routes and rules look at the path as it was sent, and so it is sent on: one that the upstream would resolve to
+/// another is refused.
+fn check_path(path: &[u8]) -> Result<(), Refusal> {
+    let encoded = |at: usize| {
+        path.get(at + 1..at + 3)
+            .filter(|code| code.iter().all(u8::is_ascii_hexdigit))
+    };
+    for at in memchr::memchr_iter(b'%', path) {
+        let Some(code) = encoded(at) else {
+            return Err(bad("path_encoding"));
+        };
+        if HIDDEN.iter().any(|hidden| code.eq_ignore_ascii_case(hidden)) {
+            return Err(bad("path_encoding"));
+        }
+    }
+    // Most paths have no dot behind a slash.
+    if path.windows(2).any(|w| matches!(w, b"/." | b"/%")) && path.split(|b| *b == b'/').any(is_dots) {
+        return Err(bad("path_dots"));
+    }
+    Ok(())
+}
+
+/// Whether a step of a path is `.` or `..`, written in any way, with or without parameters behind it.
+fn is_dots(step: &[u8]) -> bool {
+    let mut rest = step.split(|b| *b == b';').next().unwrap_or_default();
+    let mut dots = 0;
+    while !rest.is_empty() && dots < 3 {
+        rest = match rest {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return false,
+        };
+        dots += 1;
+    }
+    matches!(dots, 1 | 2)
 }
 
 fn check_host(request: &RequestHeader) -> Result<(), Refusal> {
@@ -134,16 +171,60 @@ fn check_host(request: &RequestHeader) -> Result<(), Refusal> {
     if hosts.next().is_some() || needed && host.is_none() {
         return Err(bad("host"));
     }
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._:[]~%!$&'()*+;=".contains(b);
     match host {
-        Some(host) if !host.as_bytes().iter().all(allowed) => Err(bad("host")),
+        Some(host) if !is_host(host.as_bytes()) => Err(bad("host")),
         Some(host) if host.is_empty() && needed => Err(bad("host")),
-        Some(_) | None => Ok(()),
+        Some(_) => Ok(()),
+        None => check_authority(request),
     }
+}
+
+/// HTTP/2 has `:authority` in place of `Host`; one of them must say whom the request is for.
+fn check_authority(request: &RequestHeader) -> Result<(), Refusal> {
+    match request.uri.authority() {
+        Some(authority) if is_host(authority.as_str().as_bytes()) => Ok(()),
+        Some(_) => Err(bad("host")),
+        None if request.version == Version::HTTP_2 => Err(bad("host")),
+        None => Ok(()),
+    }
+}
+
+/// A name or an address, and maybe a port (RFC 3986, 3.2).
+fn is_host(written: &[u8]) -> bool {
+    let (name, port) = match written {
+        [b'[', ..] => {
+            let end = written.iter().position(|b| *b == b']');
+            let (address, rest) = written.split_at(end.map_or(0, |end| end + 1));
+            let address = address.strip_prefix(b"[").and_then(|a| a.strip_suffix(b"]"));
+            if !address.is_some_and(|a| a.iter().all(|b| b.is_ascii_hexdigit() || matches!(b, b':' | b'.'))) {
+                return false;
+            }
+            (&b""[..], rest)
+        }
+        _ => written.split_at(written.iter().position(|b| *b == b':').unwrap_or(written.len())),
+    };
+    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b);
+    let number = |port: &[u8]| {
+        port.iter().try_fold(0_u32, |n, b| {
+            let digit = b.is_ascii_digit().then(|| u32::from(b - b'0'))?;
+            Some(n * 10 + digit).filter(|n| *n <= u32::from(u16::MAX))
+        })
+    };
+    let port = match port {
+        [] => Some(0),
+        [b':', port @ ..] => number(port),
+        _ => None,
+    };
+    name.iter().all(allowed) && port.is_some()
 }
 
 fn check_framing(request: &RequestHeader) -> Result<(), Refusal> {
     let headers = &request.headers;
+    let body = headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|v| v != "0");
+    if body && headers.contains_key(UPGRADE) {
+        // Where the body ends and the other protocol begins, the two sides may see differently.
+        return Err(bad("upgrade_with_body"));
+    }
     let Some(encoding) = headers.get(TRANSFER_ENCODING) else {
         return Ok(());
     };
@@ -242,6 +323,7 @@ mod tests {
                 Ok(()),
             ),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", Err("bare_lf")),
+            ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Err("target")),
             ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err("obs_fold")),
             ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Err("control_byte")),
             ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", Err("control_byte")),
@@ -277,6 +359,24 @@ mod tests {
             ("TRACE", "/", vec![host], Err("trace")),
             ("GET", "/a\\b", vec![host], Err("target")),
             ("GET", "/a%2Fb", vec![host], Err("path_encoding")),
+            ("GET", "/a%zz", vec![host], Err("path_encoding")),
+            ("GET", "/a%2", vec![host], Err("path_encoding")),
+            ("GET", "/a/../b", vec![host], Err("path_dots")),
+            ("GET", "/a/%2E.", vec![host], Err("path_dots")),
+            ("GET", "/a/..;x/b", vec![host], Err("path_dots")),
+            ("GET", "/a/.../.b/c.", vec![host], Ok(())),
+            ("GET", "/", vec![("Host", "a:x")], Err("host")),
+            ("GET", "/", vec![("Host", "a:65536")], Err("host")),
+            ("GET", "/", vec![("Host", "a:1:1")], Err("host")),
+            ("GET", "/", vec![("Host", "[::1]:80")], Ok(())),
+            ("GET", "/", vec![("Host", "[::1]x")], Err("host")),
+            ("GET", "/", vec![("Host", "[a")], Err("host")),
+            (
+                "POST",
+                "/",
+                vec![host, ("Upgrade", "websocket"), ("Content-Length", "1")],
+                Err("upgrade_with_body"),
+            ),
             ("GET", "/", vec![], Err("host")),
             ("GET", "/", vec![host, host], Err("host")),
             ("GET", "/", vec![("Host", "a,b")], Err("host")),

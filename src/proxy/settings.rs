@@ -88,9 +88,14 @@ pub struct Limits {
     pub headers_max: usize,
     /// The largest request body, in bytes; past it 413. `None` means no bound.
     pub body_bytes_max: Option<u64>,
+    /// How long a request head may take from its first byte to its last; past it 408. A body may keep us waiting for
+    /// as long before its rate matters.
+    pub header_timeout: Duration,
+    /// The bytes that an HTTP/1 request body must bring for each second that it is waited for; past it 408. 0 for none.
+    pub body_rate_min: u64,
     /// How long an idle downstream connection is kept.
     pub keepalive_timeout: Duration,
-    /// How long one read of a request body may take; past it 408.
+    /// How long a request body may pause; past it 408.
     pub read_timeout: Duration,
     /// How long one write of a response may take.
     pub write_timeout: Duration,
@@ -102,6 +107,8 @@ impl Default for Limits {
             header_bytes_max: 32 * 1024,
             headers_max: 100,
             body_bytes_max: None,
+            header_timeout: Duration::from_secs(10),
+            body_rate_min: 240,
             keepalive_timeout: Duration::from_secs(75),
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),

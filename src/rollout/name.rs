@@ -30,7 +30,12 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(with = "String")]
+        #[schemars(
+            with = "String",
+            title = "name",
+            description = "1 to 63 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+            extend("pattern" = "^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", "examples" = ["x"])
+        )]
         pub struct $name(Arc<str>);
 
         impl $name {

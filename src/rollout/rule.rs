@@ -164,7 +164,12 @@ fn named(when: &When, key: &'static str, name: &str) -> Result<Rule, Vec<RulePro
         _ if name.is_empty() => Err((key, "is empty: write a name".to_owned())),
         "header" => HeaderName::from_bytes(name.as_bytes())
             .map(Attribute::Header)
-            .map_err(|_| (key, format!("{name:?} is no header field name"))),
+            .map_err(|_| {
+                (
+                    key,
+                    format!("{name:?} is no header field name: write one such as X-App-Version"),
+                )
+            }),
         "cookie" => Ok(Attribute::Cookie(name.to_owned())),
         _ => Ok(Attribute::Query(name.to_owned())),
     };

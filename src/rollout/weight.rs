@@ -9,7 +9,12 @@ use thiserror::Error;
 /// A share, 0 to 1 000 000 parts per million.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(with = "String")]
+#[schemars(
+    with = "String",
+    title = "share",
+    description = "a percentage from 0% to 100% with at most four decimals, such as 12.5%",
+    extend("pattern" = r"^(100(\.0{1,4})?|[0-9]{1,2}(\.[0-9]{1,4})?)%$", "examples" = ["12.5%"])
+)]
 pub struct Weight(u32);
 
 /// Text that is no share.

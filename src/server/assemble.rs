@@ -15,10 +15,12 @@ use pingora::services::background::background_service;
 use pingora::services::listening::Service as Listening;
 use pingora_proxy::{HttpProxy, http_proxy};
 use thiserror::Error;
+use tokio::sync::watch;
 
-use super::listen::{Opened, Prepared, boxed};
+use super::drain::{Counted, Drain};
+use super::listen::{Entrance, Opened};
 use super::settings::{ListenerSettings, ServerSettings};
-use super::signals::Signals;
+use super::signals::{Armed, Signals};
 use super::state::{self, StateError};
 use super::tls::{Certificate, Renewal};
 use crate::admin;
@@ -101,24 +103,27 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
     let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
     let gateway = gateway(&config, &live, &pools, &access_log, &draining);
     let mut server = server(&config.server, options, max_idle);
+    let (armed, caught) = watch::channel(false);
+    let entrance = Entrance {
+        needs: vec![
+            server.add_service(background_service("signals", Armed(caught))),
+            server.add_service(background_service("upkeep", Upkeep::new(Arc::clone(&pools)))),
+        ],
+        drain: Drain::new(),
+    };
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
-    listeners(&mut server, &config, &proxy, options, announce)?;
+    listeners(&mut server, &config, &proxy, &entrance, options, announce)?;
     if let Some(settings) = &config.admin {
         let tokens = settings.tokens_file.as_deref().map(admin::Tokens::open).transpose()?;
-        let state = admin::State::new(
-            Arc::clone(&controller),
-            Arc::clone(&pools),
-            Arc::clone(&draining),
-            tokens,
-        );
-        let mut service = Listening::new("admin".to_owned(), admin::Admin::new(admin::router(state)));
+        let state = admin::State::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens);
+        let app = Counted::new(admin::Admin::new(admin::router(state)), &entrance.drain);
+        let mut service = Listening::new("admin".to_owned(), app);
         service.threads = Some(1);
         let opened = open(settings.address, options)?;
         announce("admin", &opened.0);
         service.add_tcp(&opened.0);
-        server.add_boxed_service(boxed(Prepared::new(service, opened.1)));
+        entrance.add(&mut server, service, opened.1);
     }
-    server.add_service(background_service("upkeep", Upkeep::new(pools)));
     let follower = Follower::new(store, live);
     let clerk = Clerk::new(controller, config.store.keep_history);
     server.add_service(background_service("state", state::Following { follower, clerk }));
@@ -126,7 +131,10 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
         drain_delay: config.server.drain_delay,
+        drain_max: config.server.drain,
         draining,
+        drain: entrance.drain,
+        armed,
         access_log: Arc::clone(&access_log),
     };
     start_access_log(&access_log);
@@ -218,7 +226,8 @@ fn server(settings: &ServerSettings, options: RunOptions, max_idle: usize) -> Se
         threads: settings.threads,
         pid_file: path(&settings.pid_file),
         upgrade_sock: path(&settings.upgrade_sock),
-        grace_period_seconds: Some(settings.drain.as_secs()),
+        // The drain is over when Pingora hears of a signal.
+        grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(RUNTIME_SHUTDOWN_SECONDS),
         error_log: settings.error_log.as_deref().map(path),
         user: settings.user.clone(),
@@ -248,6 +257,7 @@ fn listeners(
     server: &mut Server,
     config: &Config,
     proxy: &Arc<HttpProxy<Gateway>>,
+    entrance: &Entrance,
     options: RunOptions,
     announce: &dyn Fn(&str, &str),
 ) -> Result<(), StartError> {
@@ -257,9 +267,9 @@ fn listeners(
         if mine.is_empty() {
             continue;
         }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits.keepalive_timeout);
+        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits);
         let name = if h2c { "edge h2c" } else { "edge" };
-        let mut service = Listening::new(name.to_owned(), edge);
+        let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
         let mut sockets = Vec::new();
         for listener in mine {
             let (address, opened) = open(listener.address, options)?;
@@ -274,7 +284,7 @@ fn listeners(
             }
             service.add_listener(endpoint);
         }
-        server.add_boxed_service(boxed(Prepared::new(service, sockets)));
+        entrance.add(server, service, sockets);
     }
     if !certificates.is_empty() {
         server.add_service(background_service("certificates", Renewal(certificates)));

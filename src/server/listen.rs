@@ -3,13 +3,16 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd, OwnedFd};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
-use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::server::{ListenFds, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
-use pingora::services::{Service, ServiceWithDependents};
+use pingora::services::{Service, ServiceHandle};
+
+use super::drain::Drain;
 
 /// A socket that was opened ahead, under the name by which the service asks for it.
 pub struct Opened {
@@ -33,32 +36,55 @@ impl Opened {
     }
 }
 
-/// A Pingora listening service whose sockets are open already.
-pub struct Prepared<A> {
-    inner: Listening<A>,
-    opened: Mutex<Vec<Opened>>,
+/// How listening services come into the server: what each of them waits for, and what closes it.
+pub struct Entrance {
+    /// Ready before the first connection is accepted.
+    pub needs: Vec<ServiceHandle>,
+    /// Closes them, and knows when they are over.
+    pub drain: Arc<Drain>,
 }
 
-impl<A> Prepared<A> {
-    /// Around a service that listens on the names of `opened`, and maybe on inherited sockets.
-    pub fn new(inner: Listening<A>, opened: Vec<Opened>) -> Self {
-        Self {
+impl Entrance {
+    /// Adds a service that listens on the names of `opened`, and maybe on inherited sockets.
+    pub fn add<A: ServerApp + Send + Sync + 'static>(
+        &self,
+        server: &mut Server,
+        inner: Listening<A>,
+        opened: Vec<Opened>,
+    ) {
+        let service = Prepared {
             inner,
             opened: Mutex::new(opened),
+            drain: Arc::clone(&self.drain),
+            closing: self.drain.closing(),
+        };
+        let handle = server.add_boxed_service(Box::new(service));
+        for needed in &self.needs {
+            handle.add_dependency(needed);
         }
     }
 }
 
+/// A Pingora listening service whose sockets are open already.
+struct Prepared<A> {
+    inner: Listening<A>,
+    opened: Mutex<Vec<Opened>>,
+    drain: Arc<Drain>,
+    closing: ShutdownWatch,
+}
+
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> Service for Prepared<A> {
-    async fn start_service(&mut self, fds: Option<ListenFds>, shutdown: ShutdownWatch, listeners_per_fd: usize) {
+    /// The server's own watch is not used: it turns when the process ends, which is after the drain.
+    async fn start_service(&mut self, fds: Option<ListenFds>, _shutdown: ShutdownWatch, listeners_per_fd: usize) {
+        let _listening = self.drain.listens(fds.as_ref());
         if let Some(table) = &fds {
             let mut table = table.lock();
             for opened in self.opened.lock().drain(..) {
                 table.add(opened.name, opened.socket.into_raw_fd());
             }
         }
-        Service::start_service(&mut self.inner, fds, shutdown, listeners_per_fd).await;
+        Service::start_service(&mut self.inner, fds, self.closing.clone(), listeners_per_fd).await;
     }
 
     fn name(&self) -> &str {
@@ -72,9 +98,4 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Prepared<A> {
     fn listen_addresses(&self) -> Option<Vec<String>> {
         Service::listen_addresses(&self.inner)
     }
-}
-
-/// What Pingora's server takes.
-pub fn boxed<A: ServerApp + Send + Sync + 'static>(service: Prepared<A>) -> Box<dyn ServiceWithDependents> {
-    Box::new(service)
 }

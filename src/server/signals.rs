@@ -1,5 +1,6 @@
-//! What signals do. QUIT hands over only to a waiting successor: Pingora would go away either way. TERM makes the
-//! process not ready, keeps the listeners for `drain_delay`, then drains. INT, and a second TERM, end it now.
+//! What signals do. QUIT hands the listening sockets to a waiting successor, and drains only once that has worked.
+//! TERM makes the process not ready, keeps the listeners for `drain_delay`, then drains. INT, and a second TERM, end it
+//! now. Pingora's own hand-over goes away even when it failed, and its drain is a fixed sleep: neither is used.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,26 +9,49 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{error, info, warn};
-use pingora::server::{ShutdownSignal, ShutdownSignalWatch};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use pingora::server::{ShutdownSignal, ShutdownSignalWatch, ShutdownWatch};
+use pingora::services::ServiceReadyNotifier;
+use pingora::services::background::BackgroundService;
+use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
+use tokio::sync::{oneshot, watch};
 
+use super::drain::Drain;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
 
-/// Waits for the signal that ends the process.
+/// How long both processes accept after a hand-over: the successor has its sockets then, and has yet to start.
+const OVERLAP: Duration = Duration::from_secs(5);
+
+/// Waits for the signal that ends the process, and drains before Pingora hears of it.
 pub struct Signals {
     pub upgrade_sock: PathBuf,
+    /// How long listeners stay open after TERM.
     pub drain_delay: Duration,
+    /// The most that a drain may take.
+    pub drain_max: Duration,
     pub draining: Arc<AtomicBool>,
+    pub drain: Arc<Drain>,
     pub access_log: Arc<AccessLog>,
+    /// Told when signals are caught.
+    pub armed: watch::Sender<bool>,
+}
+
+/// What the process is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Quit,
+    Terminate,
+    Interrupt,
+    HangUp,
+    User1,
 }
 
 struct Streams {
-    quit: Signal,
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    user1: Signal,
+    quit: Incoming,
+    terminate: Incoming,
+    interrupt: Incoming,
+    hang_up: Incoming,
+    user1: Incoming,
 }
 
 impl Streams {
@@ -39,6 +63,16 @@ impl Streams {
             hang_up: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
         })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.quit.recv() => Told::Quit,
+            _ = self.terminate.recv() => Told::Terminate,
+            _ = self.interrupt.recv() => Told::Interrupt,
+            _ = self.hang_up.recv() => Told::HangUp,
+            _ = self.user1.recv() => Told::User1,
+        }
     }
 }
 
@@ -52,42 +86,99 @@ impl ShutdownSignalWatch for Signals {
                 return ShutdownSignal::FastShutdown;
             }
         };
+        self.armed.send_replace(true);
         loop {
-            tokio::select! {
-                _ = streams.quit.recv() => {
-                    if self.successor_waits() {
-                        self.draining.store(true, Ordering::Relaxed);
-                        return ShutdownSignal::GracefulUpgrade;
+            match streams.next().await {
+                Told::Quit => {
+                    let handed = tokio::select! {
+                        handed = self.hand_over() => handed,
+                        () = self.impatience(&mut streams) => return ShutdownSignal::FastShutdown,
+                    };
+                    if handed {
+                        return self.leave(OVERLAP, &mut streams).await;
                     }
-                    warn!(
-                        target: targets::SERVER,
-                        "QUIT refused: no successor waits at {}; start one with serve -u first, serving goes on",
-                        self.upgrade_sock.display()
-                    );
                 }
-                _ = streams.terminate.recv() => {
+                Told::Terminate => {
+                    // At once, so that whoever spreads the traffic looks elsewhere while listeners are still open.
                     self.draining.store(true, Ordering::Relaxed);
                     info!(target: targets::SERVER, "TERM: not ready from now on, draining");
-                    tokio::select! {
-                        () = tokio::time::sleep(self.drain_delay) => {}
-                        _ = streams.terminate.recv() => return ShutdownSignal::FastShutdown,
-                        _ = streams.interrupt.recv() => return ShutdownSignal::FastShutdown,
-                    }
-                    tokio::spawn(end_at_once_on(streams));
-                    return ShutdownSignal::GracefulTerminate;
+                    return self.leave(self.drain_delay, &mut streams).await;
                 }
-                _ = streams.interrupt.recv() => return ShutdownSignal::FastShutdown,
-                _ = streams.hang_up.recv() => warn!(
-                    target: targets::SERVER,
-                    "HUP refused: the configuration is read at start only; start a successor with the new file"
-                ),
-                _ = streams.user1.recv() => self.access_log.reopen(),
+                Told::Interrupt => return ShutdownSignal::FastShutdown,
+                Told::HangUp => refuse_hang_up(),
+                Told::User1 => self.access_log.reopen(),
             }
         }
     }
 }
 
 impl Signals {
+    /// Keeps the listeners for `delay`, closes them, and waits for what is in flight.
+    async fn leave(&self, delay: Duration, streams: &mut Streams) -> ShutdownSignal {
+        let drained = async {
+            tokio::time::sleep(delay).await;
+            self.draining.store(true, Ordering::Relaxed);
+            self.drain.close();
+            tokio::time::timeout(self.drain_max, self.drain.over()).await
+        };
+        tokio::select! {
+            done = drained => match done {
+                Ok(()) => info!(target: targets::SERVER, "drained: nothing is in flight"),
+                Err(_) => warn!(
+                    target: targets::SERVER,
+                    "{} connections are cut: they are not over within server.drain ({:?})",
+                    self.drain.connections(), self.drain_max
+                ),
+            },
+            () = self.impatience(streams) => return ShutdownSignal::FastShutdown,
+        }
+        ShutdownSignal::GracefulTerminate
+    }
+
+    /// Returns when the process is told to end while it is ending.
+    async fn impatience(&self, streams: &mut Streams) {
+        loop {
+            match streams.next().await {
+                Told::Terminate | Told::Interrupt => return,
+                Told::Quit => warn!(target: targets::SERVER, "QUIT refused: the process is on its way out already"),
+                Told::HangUp => refuse_hang_up(),
+                Told::User1 => self.access_log.reopen(),
+            }
+        }
+    }
+
+    /// Gives the listening sockets to a waiting successor; says why if that does not work.
+    async fn hand_over(&self) -> bool {
+        let path = self.upgrade_sock.display().to_string();
+        let (true, Some(sockets)) = (self.successor_waits(), self.drain.sockets()) else {
+            warn!(
+                target: targets::SERVER,
+                "QUIT refused: no successor waits at {path}; start one with serve -u first, serving goes on"
+            );
+            return false;
+        };
+        let (told, outcome) = oneshot::channel();
+        let to = path.clone();
+        // It blocks for up to five seconds. A thread that nobody joins, so that INT need not wait for it.
+        let sending = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
+            let sent = sockets.lock().send_to_sock(to.as_str());
+            if told.send(sent).is_err() {
+                info!(target: targets::SERVER, "the process was told to end during the hand-over");
+            }
+        });
+        let failure = match (sending, outcome.await) {
+            (Ok(_), Ok(Ok(_))) => {
+                info!(target: targets::SERVER, "QUIT: the sockets are handed over at {path}; draining in {OVERLAP:?}");
+                return true;
+            }
+            (Ok(_), Ok(Err(e))) => e.to_string(),
+            (Err(e), _) => e.to_string(),
+            (Ok(_), Err(_)) => "its thread ended early".to_owned(),
+        };
+        error!(target: targets::SERVER, "QUIT refused: no hand-over at {path}: {failure}; serving goes on");
+        false
+    }
+
     fn successor_waits(&self) -> bool {
         std::os::unix::fs::FileTypeExt::is_socket(&match std::fs::metadata(&self.upgrade_sock) {
             Ok(found) => found.file_type(),
@@ -96,10 +187,22 @@ impl Signals {
     }
 }
 
-async fn end_at_once_on(mut streams: Streams) {
-    tokio::select! {
-        _ = streams.terminate.recv() => {}
-        _ = streams.interrupt.recv() => {}
+fn refuse_hang_up() {
+    warn!(
+        target: targets::SERVER,
+        "HUP refused: the configuration is read at start only; start a successor with the new file"
+    );
+}
+
+/// A service that is ready once signals are caught. Listeners depend on it: whoever sees the process answer may
+/// signal it, and an uncaught signal would kill it.
+pub struct Armed(pub watch::Receiver<bool>);
+
+#[async_trait]
+impl BackgroundService for Armed {
+    async fn start_with_ready_notifier(&self, _shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
+        // An error means that the watch for signals is gone, and the process with it.
+        drop(self.0.clone().wait_for(|armed| *armed).await);
+        ready.notify_ready();
     }
-    std::process::exit(0);
 }

@@ -1,5 +1,6 @@
 //! Certificates of TLS listeners, read again when the files change.
 
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,8 +25,14 @@ const LOOK_EACH: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Certificate {
     files: TlsFiles,
+    /// Of the files as they were read at first.
+    loaded: Stamps,
     current: ArcSwap<CertifiedKey>,
 }
+
+/// Tells a changed file: when it was written, how long it is, and which file it is, for one that was put in the place
+/// of another within a tick of the file system's clock.
+type Stamps = [Option<(SystemTime, u64, u64)>; 2];
 
 impl Certificate {
     /// Reads the files.
@@ -34,15 +41,11 @@ impl Certificate {
     /// A text that names the file and what is wrong with it.
     pub fn load(files: &TlsFiles) -> Result<Arc<Self>, String> {
         Ok(Arc::new(Self {
+            // Before the files are read, so that no change after that is missed.
+            loaded: stamps(files),
             current: ArcSwap::from_pointee(read(files)?),
             files: files.clone(),
         }))
-    }
-
-    fn changed(&self) -> Vec<Option<SystemTime>> {
-        [&self.files.certificate, &self.files.key]
-            .map(|path| std::fs::metadata(path).and_then(|m| m.modified()).ok())
-            .to_vec()
     }
 
     fn reload(&self) {
@@ -60,6 +63,13 @@ impl ResolvesServerCert for Certificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.current.load_full())
     }
+}
+
+fn stamps(files: &TlsFiles) -> Stamps {
+    [&files.certificate, &files.key].map(|path| {
+        let found = std::fs::metadata(path).ok()?;
+        Some((found.modified().ok()?, found.len(), found.ino()))
+    })
 }
 
 fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {
@@ -86,7 +96,7 @@ pub struct Renewal(pub Vec<Arc<Certificate>>);
 #[async_trait]
 impl BackgroundService for Renewal {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut seen: Vec<_> = self.0.iter().map(|c| c.changed()).collect();
+        let mut seen: Vec<_> = self.0.iter().map(|c| c.loaded).collect();
         let mut turn = tokio::time::interval(LOOK_EACH);
         loop {
             tokio::select! {
@@ -94,7 +104,7 @@ impl BackgroundService for Renewal {
                 _ = turn.tick() => {}
             }
             for (certificate, before) in self.0.iter().zip(&mut seen) {
-                let now = certificate.changed();
+                let now = stamps(&certificate.files);
                 if now != *before {
                     *before = now;
                     certificate.reload();

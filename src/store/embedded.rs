@@ -10,6 +10,7 @@ mod file;
 mod members;
 mod packed;
 mod pins;
+mod present;
 mod prune;
 mod read;
 mod readers;

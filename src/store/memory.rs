@@ -14,6 +14,7 @@ use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry
 
 use self::state::State;
 use super::history::HistoryQuery;
+use super::undo::Undo;
 use super::{
     ANSWERS_KEPT_MILLIS, Answered, Commit, CommitError, Committed, Event, Expired, HistoryEntry, Idempotency, Loaded,
     Record, Store, StoreError, StoreStatus, UserPage, Watch, standing,
@@ -178,7 +179,14 @@ impl Store for MemoryStore {
             .iter()
             .rev()
             .take_while(|logged| logged.committed.revision > to);
-        Ok(undone.flat_map(|logged| logged.undo.iter().cloned()).collect())
+        let mut undo = Undo::default();
+        for fact in undone.flat_map(|logged| &logged.undo) {
+            undo.add(fact.clone());
+        }
+        match undo.beside(&kept.state) {
+            Ok(facts) => Ok(facts),
+            Err(never) => match never {},
+        }
     }
 
     async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryEntry>, StoreError> {

@@ -21,11 +21,9 @@ pub enum StorePlace {
     Embedded(PathBuf),
 }
 
-impl Default for StoreSettings {
-    fn default() -> Self {
-        Self {
-            place: StorePlace::Embedded(PathBuf::from("var/switchyard.db")),
-            keep_history: Duration::from_secs(90 * 24 * 3600),
-        }
-    }
+impl StoreSettings {
+    /// Where an embedded store is, by default.
+    pub const PATH: &'static str = "var/switchyard.db";
+    /// How long changes can be seen and undone, by default: a quarter of a year.
+    pub const KEEP_HISTORY: Duration = Duration::from_secs(90 * 24 * 3600);
 }

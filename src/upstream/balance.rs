@@ -32,6 +32,17 @@ struct Ring {
     by_address: HashMap<SocketAddr, usize>,
 }
 
+/// Where an endpoint is on the ring. Behind a CONNECT proxy all have the proxy's address, so what they are called
+/// stands for it there.
+fn ring_address(endpoint: &Endpoint) -> SocketAddr {
+    let address = endpoint.address();
+    if address.to_string() == endpoint.label() {
+        return address;
+    }
+    let stand_in = xxhash_rust::xxh3::xxh3_128(endpoint.label().as_bytes());
+    SocketAddr::new(std::net::Ipv6Addr::from_bits(stand_in).into(), address.port())
+}
+
 impl Members {
     pub fn new(endpoints: Vec<Arc<Endpoint>>, balance: Balance) -> Self {
         let weights: Vec<NonZeroU16> = endpoints.iter().map(|e| e.weight()).collect();
@@ -50,7 +61,7 @@ impl Members {
 
     /// An endpoint that may be picked and is not among `tried`; failing that, one that was tried.
     pub fn pick(&self, user: Option<&[u8]>, tried: &[Arc<Endpoint>], now: Tick) -> Option<&Arc<Endpoint>> {
-        let fresh = |e: &Endpoint| e.available(now) && !tried.iter().any(|t| t.address() == e.address());
+        let fresh = |e: &Endpoint| e.available(now) && !tried.iter().any(|t| std::ptr::eq(&raw const **t, e));
         self.pick_where(user, &fresh)
             .or_else(|| self.pick_where(user, &|e| e.available(now)))
     }
@@ -58,17 +69,26 @@ impl Members {
     fn pick_where(&self, user: Option<&[u8]>, may: &dyn Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
         match (self.balance, user, &self.ring) {
             (Balance::User, Some(user), Some(ring)) => ring.pick(user, &self.endpoints, may),
-            (Balance::Random, _, _) if !self.turns.is_empty() => self.in_turn(fastrand::usize(..self.turns.len()), may),
+            (Balance::Random, _, _) => self.in_turn(fastrand::usize(..), may),
             (Balance::LeastRequests, _, _) => self.least_loaded(may),
             _ => self.in_turn(self.cursor.fetch_add(1, Ordering::Relaxed), may),
         }
     }
 
+    /// The endpoint whose turn it is. Where it may not be picked, its turns go to all others alike, one after the
+    /// other, rather than to the next one, which would get twice its share.
     fn in_turn(&self, start: usize, may: &dyn Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
-        let turn = |n: usize| &self.endpoints[usize::from(self.turns[n % self.turns.len()])];
-        (0..self.turns.len())
-            .map(|n| turn(start.wrapping_add(n)))
-            .find(|e| may(e))
+        let count = self.turns.len();
+        if count == 0 {
+            return None;
+        }
+        let turn = |n: usize| &self.endpoints[usize::from(self.turns[n % count])];
+        let first = turn(start);
+        if may(first) {
+            return Some(first);
+        }
+        let skip = 1 + start / count % (count - 1).max(1);
+        (0..count).map(|n| turn(start % count + skip + n)).find(|e| may(e))
     }
 
     fn least_loaded(&self, may: &dyn Fn(&Endpoint) -> bool) -> Option<&Arc<Endpoint>> {
@@ -86,12 +106,12 @@ impl Members {
 impl Ring {
     fn new(endpoints: &[Arc<Endpoint>]) -> Self {
         let backend = |e: &Arc<Endpoint>| Backend {
-            addr: e.address().into(),
+            addr: ring_address(e).into(),
             weight: usize::from(e.weight().get()),
             ext: http::Extensions::new(),
         };
         let backends: BTreeSet<Backend> = endpoints.iter().map(backend).collect();
-        let place = |(n, e): (usize, &Arc<Endpoint>)| (e.address(), n);
+        let place = |(n, e): (usize, &Arc<Endpoint>)| (ring_address(e), n);
         Self {
             ketama: Arc::new(KetamaHashing::build(&backends)),
             by_address: endpoints.iter().enumerate().map(place).collect(),

@@ -27,6 +27,8 @@ const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// What an endpoint is made of.
 pub(super) struct EndpointParts<'a> {
     pub address: SocketAddr,
+    /// Of its entry in the pool's `endpoints:`.
+    pub place: usize,
     /// The name it was resolved from, for TLS and tunnels.
     pub host: &'a str,
     pub port: u16,
@@ -40,10 +42,14 @@ pub(super) struct EndpointParts<'a> {
     pub tunnel: Option<Arc<ConnectProxy>>,
 }
 
+/// Tells the endpoints of one pool apart. The address alone does not: behind a CONNECT proxy all have the proxy's.
+pub type EndpointKey = (SocketAddr, usize);
+
 /// One upstream address.
 pub struct Endpoint {
     label: String,
     address: SocketAddr,
+    place: usize,
     weight: NonZeroU16,
     slots: Slots,
     keep_max: usize,
@@ -53,6 +59,7 @@ pub struct Endpoint {
     failures: AtomicU32,
     version: AtomicU8,
     may_speak_h2: bool,
+    reuse: bool,
     registry: Arc<Registry>,
     metrics: Arc<EndpointMetrics>,
     peer: HttpPeer,
@@ -85,6 +92,7 @@ impl Endpoint {
             peer: peer(false),
             upgrade_peer: peer(true),
             address: parts.address,
+            place: parts.place,
             weight: parts.weight,
             slots: Slots::new(connections.max_per_endpoint, connections.queue_max),
             keep_max: connections.max_idle_per_endpoint,
@@ -95,6 +103,7 @@ impl Endpoint {
             version: AtomicU8::new(UNKNOWN),
             may_speak_h2: parts.server_name.is_some() && connections.http2 != Http2::Never
                 || connections.http2 == Http2::Always,
+            reuse: connections.reuse,
             label,
             registry,
             metrics,
@@ -109,6 +118,11 @@ impl Endpoint {
     /// Where it is.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where it is, and by which entry of the pool.
+    pub fn key(&self) -> EndpointKey {
+        (self.address, self.place)
     }
 
     /// Its share of the pool's traffic.
@@ -201,6 +215,12 @@ impl Endpoint {
         };
         let mut peer = Box::new(template.clone());
         if place > self.keep_max {
+            peer.options.idle_timeout = Some(Duration::ZERO);
+        }
+        if !self.reuse && self.may_speak_h2 {
+            // HTTP/1 says `Connection: close`; HTTP/2 has no such word, so its connection is in a group of its own.
+            peer.group_key = fastrand::u64(..);
+            peer.options.max_h2_streams = 1;
             peer.options.idle_timeout = Some(Duration::ZERO);
         }
         let bounded = kind == PeerUse::Request && self.may_speak_h2;

@@ -11,7 +11,7 @@ use log::{info, warn};
 use parking_lot::Mutex;
 
 use super::connect_proxy::ConnectProxy;
-use super::endpoint::{Endpoint, EndpointParts};
+use super::endpoint::{Endpoint, EndpointKey, EndpointParts};
 use super::pool::Pool;
 use super::settings::Host;
 use super::tls::TlsMaterial;
@@ -41,7 +41,7 @@ struct Known {
     addresses: Vec<Vec<SocketAddr>>,
     failing: Vec<bool>,
     /// Kept across changes, so that health, ejection and requests in flight are not forgotten.
-    endpoints: HashMap<(SocketAddr, usize), Arc<Endpoint>>,
+    endpoints: HashMap<EndpointKey, Arc<Endpoint>>,
 }
 
 impl Directory {
@@ -90,27 +90,31 @@ impl Directory {
         &self.pool
     }
 
-    /// Whether anything is to be resolved at all.
-    pub fn has_names(&self) -> bool {
-        self.entries.iter().any(|e| e.written_address().is_none())
+    /// The places of the entries that are names.
+    pub fn names(&self) -> impl Iterator<Item = usize> {
+        let is_name = |(place, entry): (usize, &Entry)| entry.written_address().is_none().then_some(place);
+        self.entries.iter().enumerate().filter_map(is_name)
     }
 
-    /// Looks every name up once and publishes what changed.
-    pub async fn resolve(&self) {
-        for (place, entry) in self.entries.iter().enumerate() {
-            if entry.written_address().is_none() {
-                let (host, port) = entry.dialled();
-                let answer = lookup(host, port).await;
-                self.note(place, entry, answer);
-            }
-        }
+    /// Looks one name up, and publishes what changed. Yields whether it was found.
+    pub async fn resolve(&self, place: usize) -> bool {
+        let (host, port) = self.entries[place].dialled();
+        let answer = lookup(host, port).await;
+        let found = answer.is_ok();
+        self.learn(place, answer);
+        found
+    }
+
+    /// Takes an answer in. One that is an error changes nothing but what is said of the name.
+    fn learn(&self, place: usize, answer: Result<Vec<SocketAddr>, String>) {
+        self.note(place, answer);
         self.publish();
     }
 
-    fn note(&self, place: usize, entry: &Entry, answer: Result<Vec<SocketAddr>, String>) {
+    fn note(&self, place: usize, answer: Result<Vec<SocketAddr>, String>) {
         let mut known = self.known.lock();
         let was_failing = known.failing[place];
-        let name = entry.dialled().0;
+        let name = self.entries[place].dialled().0;
         match answer {
             Ok(addresses) => {
                 if was_failing {
@@ -139,12 +143,12 @@ impl Directory {
         let mut known = self.known.lock();
         let mut next = HashMap::new();
         let mut list = Vec::new();
-        for (place, entry) in self.entries.iter().enumerate() {
+        for place in 0..self.entries.len() {
             for address in &known.addresses[place] {
                 let key = (*address, place);
                 let endpoint = match known.endpoints.get(&key) {
                     Some(endpoint) => Arc::clone(endpoint),
-                    None => Arc::new(self.endpoint(entry, *address)),
+                    None => Arc::new(self.endpoint(place, *address)),
                 };
                 next.insert(key, Arc::clone(&endpoint));
                 list.push(endpoint);
@@ -157,7 +161,8 @@ impl Directory {
         }
     }
 
-    fn endpoint(&self, entry: &Entry, address: SocketAddr) -> Endpoint {
+    fn endpoint(&self, place: usize, address: SocketAddr) -> Endpoint {
+        let entry = &self.entries[place];
         let settings = self.pool.settings();
         let server_name = settings
             .tls
@@ -165,6 +170,7 @@ impl Directory {
             .map(|tls| tls.server_name.as_deref().unwrap_or(&entry.host));
         Endpoint::new(&EndpointParts {
             address,
+            place,
             host: &entry.host,
             port: entry.port,
             weight: entry.weight,
@@ -206,4 +212,93 @@ async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
         return Err("the answer holds no address".to_owned());
     }
     Ok(addresses)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::PoolName;
+    use crate::upstream::pool::Acquire;
+    use crate::upstream::settings::{Balance, Connections, Ejection, EndpointSettings, PoolSettings, Retries};
+    use std::num::NonZeroU16;
+
+    fn name(host: &str, weight: u16) -> EndpointSettings {
+        EndpointSettings {
+            host: Host::Name {
+                name: host.to_owned(),
+                port: NonZeroU16::new(80).expect("not zero"),
+            },
+            weight: NonZeroU16::new(weight).expect("not zero"),
+        }
+    }
+
+    fn directory(endpoints: Vec<EndpointSettings>, balance: Balance) -> Directory {
+        let pool = Arc::new(Pool::new(PoolSettings {
+            name: PoolName::parse("p").expect("a name"),
+            endpoints,
+            balance,
+            health_check: None,
+            ejection: Ejection::default(),
+            resolve_interval: PoolSettings::RESOLVE_INTERVAL,
+            connections: Connections::default(),
+            tls: None,
+            retries: Retries::default(),
+        }));
+        let directory = Directory::new(pool, 0, TlsMaterial::default(), &|_, _| None);
+        directory.publish();
+        directory
+    }
+
+    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|a| a.parse().expect("an address")).collect()
+    }
+
+    fn labels(directory: &Directory) -> Vec<String> {
+        let list = directory.pool().endpoints();
+        list.iter().map(|e| e.label().to_owned()).collect()
+    }
+
+    #[test]
+    fn a_name_that_stops_resolving_keeps_its_last_addresses() {
+        let directory = directory(vec![name("a.test", 1), name("b.test", 1)], Balance::RoundRobin);
+        assert_eq!(directory.names().collect::<Vec<_>>(), [0, 1]);
+        assert!(labels(&directory).is_empty());
+        directory.learn(0, Ok(addresses(&["10.0.0.1:80", "10.0.0.2:80"])));
+        directory.learn(1, Err("no such name".to_owned()));
+        assert_eq!(labels(&directory), ["10.0.0.1:80", "10.0.0.2:80"]);
+        directory.learn(0, Err("no answer".to_owned()));
+        assert_eq!(labels(&directory), ["10.0.0.1:80", "10.0.0.2:80"]);
+        directory.learn(1, Ok(addresses(&["10.0.0.3:80"])));
+        assert_eq!(labels(&directory), ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]);
+    }
+
+    #[test]
+    fn a_new_answer_adds_and_removes_endpoints_and_forgets_nothing_of_those_that_stay() {
+        let directory = directory(vec![name("a.test", 1)], Balance::RoundRobin);
+        directory.learn(0, Ok(addresses(&["10.0.0.1:80", "10.0.0.2:80"])));
+        let stays = Arc::clone(&directory.pool().endpoints()[1]);
+        stays.set_healthy(false);
+        directory.learn(0, Ok(addresses(&["10.0.0.2:80", "10.0.0.3:80"])));
+        assert_eq!(labels(&directory), ["10.0.0.2:80", "10.0.0.3:80"]);
+        assert!(Arc::ptr_eq(&stays, &directory.pool().endpoints()[0]));
+        assert!(!directory.pool().endpoints()[0].healthy());
+    }
+
+    #[tokio::test]
+    async fn a_pool_without_addresses_refuses_whatever_its_balance() {
+        for balance in [
+            Balance::RoundRobin,
+            Balance::Random,
+            Balance::User,
+            Balance::LeastRequests,
+        ] {
+            let directory = directory(vec![name("a.test", 1)], balance);
+            let want = Acquire {
+                user: Some(b"42"),
+                tried: &[],
+            };
+            assert!(directory.pool().acquire(want).await.is_err(), "{balance:?}");
+            assert!(!directory.pool().any_available(crate::clock::tick()));
+        }
+    }
 }

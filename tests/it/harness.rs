@@ -1,13 +1,20 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
+pub mod certificate;
+mod figures;
+pub mod h2c;
+pub mod origin;
+
+pub use figures::long;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// No wait in a test takes longer; one that does has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -16,9 +23,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Proxy {
     child: Child,
     pub http: String,
+    /// The listener with TLS, if one was asked for.
+    pub https: Option<String>,
     pub admin: String,
-    /// Yields what it wrote to standard error, once it has ended.
-    errors: Option<thread::JoinHandle<Vec<String>>>,
+    /// What it wrote to standard error; all of it once the thread that reads it has ended.
+    errors: Arc<Mutex<Vec<String>>>,
+    reading: Option<thread::JoinHandle<()>>,
     /// Lines of its access log, as they come.
     pub access: Mutex<mpsc::Receiver<String>>,
 }
@@ -33,6 +43,11 @@ impl Proxy {
 
     /// The same, with variables in its environment; no proxy variable of the test's own environment gets in.
     pub fn start_with(yaml: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_on("{ address: \"127.0.0.1:0\" }", yaml, environment)
+    }
+
+    /// The same, on listeners of the test's choice: in clear text, then with TLS.
+    pub fn start_on(listeners: &str, yaml: &str, environment: &[(&str, &str)]) -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let file: PathBuf = std::env::temp_dir().join(format!("switchyard-it-{}-{number}.yaml", std::process::id()));
         // Nothing is kept, unless the test says where.
@@ -46,8 +61,15 @@ impl Proxy {
         } else {
             "admin: { address: \"127.0.0.1:0\" }\n"
         };
-        let text = format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\n{admin}{store}{yaml}");
+        let text = format!("listeners: [{listeners}]\n{admin}{store}{yaml}");
         std::fs::write(&file, text).expect("configuration");
+        let proxy = Self::launch(&file, &[], environment);
+        proxy.wait_ready();
+        proxy
+    }
+
+    /// The program with a whole configuration, and arguments after it; not waited for.
+    pub fn launch(file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
             command.env_remove(variable).env_remove(variable.to_lowercase());
@@ -55,22 +77,23 @@ impl Proxy {
         let mut child = command
             .envs(environment.iter().copied())
             .args(["serve", "-c"])
-            .arg(&file)
+            .arg(file)
+            .args(arguments)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
         let (told, listening) = mpsc::channel();
         let stderr = child.stderr.take().expect("piped");
-        let errors = thread::spawn(move || {
-            let mut kept = Vec::new();
+        let errors = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&errors);
+        let reading = thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 if let Some(place) = line.strip_prefix("listening: ") {
                     told.send(place.to_owned()).expect("the test waits");
                 }
-                kept.push(line);
+                kept.lock().expect("lock").push(line);
             }
-            kept
         });
         let (write, access) = mpsc::channel();
         let stdout = child.stdout.take().expect("piped");
@@ -81,27 +104,32 @@ impl Proxy {
                 }
             }
         });
-        let place = |what: &str| {
+        let (mut http, mut https) = (String::new(), None);
+        let admin = loop {
             let line = listening.recv_timeout(PATIENCE).expect("it listens");
-            line.strip_prefix(what)
-                .expect("the expected listener")
-                .trim()
-                .to_owned()
+            match line
+                .split_once(' ')
+                .map(|(what, place)| (what, place.trim().to_owned()))
+            {
+                Some(("http", place)) => http = place,
+                Some(("https", place)) => https = Some(place),
+                Some(("admin", place)) => break place,
+                Some(_) | None => panic!("an unknown listener: {line}"),
+            }
         };
-        let (http, admin) = (place("http"), place("admin"));
-        let proxy = Self {
+        Self {
             child,
             http,
+            https,
             admin,
-            errors: Some(errors),
+            errors,
+            reading: Some(reading),
             access: Mutex::new(access),
-        };
-        proxy.wait_ready();
-        proxy
+        }
     }
 
     /// The sockets are open before the services run; the first answer says that they do.
-    fn wait_ready(&self) {
+    pub fn wait_ready(&self) {
         let answer = exchange(
             &self.admin,
             "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
@@ -143,22 +171,50 @@ impl Proxy {
         }
     }
 
+    /// Sends a signal, by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let told = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status();
+        assert!(told.expect("kill runs").success(), "the program had ended before");
+    }
+
+    /// Waits until it has written so many lines with these words to standard error.
+    pub fn wait_told(&self, words: &str, times: usize) {
+        let since = Instant::now();
+        let told = |lines: &[String]| lines.iter().filter(|line| line.contains(words)).count();
+        while told(&self.errors.lock().expect("lock")) < times {
+            assert!(since.elapsed() < PATIENCE, "{words:?} was not told {times} times");
+            thread::yield_now();
+        }
+    }
+
+    /// Waits for the program to end by itself; its exit code, and all that it wrote to standard error.
+    pub fn end(mut self) -> (Option<i32>, Vec<String>) {
+        let status = self.child.wait().expect("it ends");
+        self.reading.take().expect("taken once").join().expect("no panic");
+        (status.code(), std::mem::take(&mut *self.errors.lock().expect("lock")))
+    }
+
     /// Ends the program, and yields the lines of its error log that are errors or panics. All of them: it has ended.
-    pub fn alarms(mut self) -> Vec<String> {
-        let pid = self.child.id().to_string();
-        let told = Command::new("kill").args(["-INT", &pid]).status().expect("kill runs");
-        assert!(told.success(), "the program had ended before");
-        self.child.wait().expect("it ends");
-        let lines = self.errors.take().expect("taken once").join().expect("no panic");
+    pub fn alarms(self) -> Vec<String> {
+        self.signal("INT");
+        let (_, lines) = self.end();
         lines
             .into_iter()
-            .filter(|l| l.contains(" ERROR ") || l.contains("panicked"))
+            .filter(|l| l.contains(" WARN pingora") || l.contains(" ERROR ") || l.contains("panicked"))
             .collect()
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
+        if thread::panicking() {
+            println!("{} wrote:", self.pid());
+            for line in self.errors.lock().expect("lock").iter() {
+                println!("  {line}");
+            }
+        }
         // It may have ended already, which is as good.
         drop(self.child.kill());
         drop(self.child.wait());
@@ -255,25 +311,28 @@ fn read_body(stream: &mut impl Read, head: &str) -> (Vec<u8>, bool) {
         let whole = stream.read_to_end(&mut body).is_ok();
         return (body, whole);
     }
-    loop {
-        let mut line = Vec::new();
-        let mut byte = [0];
-        while !line.ends_with(b"\r\n") {
-            match stream.read(&mut byte) {
-                Ok(1) => line.push(byte[0]),
-                _ => return (body, false),
-            }
-        }
-        let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
-        let mut chunk = vec![0; size + 2];
-        if stream.read_exact(&mut chunk).is_err() {
-            return (body, false);
-        }
-        if size == 0 {
+    while let Some(chunk) = read_chunk(stream) {
+        if chunk.is_empty() {
             return (body, true);
         }
-        body.extend_from_slice(&chunk[..size]);
+        body.extend_from_slice(chunk.as_bytes());
     }
+    (body, false)
+}
+
+/// The next chunk of a chunked body, which is text; empty at its end, `None` when it is cut.
+pub fn read_chunk(stream: &mut impl Read) -> Option<String> {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    while !line.ends_with(b"\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        line.push(byte[0]);
+    }
+    let size = usize::from_str_radix(String::from_utf8_lossy(&line).trim(), 16).expect("a chunk size");
+    let mut chunk = vec![0; size + 2];
+    stream.read_exact(&mut chunk).ok()?;
+    chunk.truncate(size);
+    String::from_utf8(chunk).ok()
 }
 
 /// An origin; its script gets each request's head and the connection, and says whether to keep it.
@@ -285,7 +344,12 @@ pub struct Origin {
 
 impl Origin {
     pub fn spawn(script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self::spawn_at("127.0.0.1:0", script)
+    }
+
+    /// The same, at an address of the test's choice.
+    pub fn spawn_at(address: &str, script: impl Fn(&str, &mut TcpStream) -> bool + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).expect("bind");
         let address = listener.local_addr().expect("address").to_string();
         let connections = Arc::new(AtomicUsize::new(0));
         let heads = Arc::new(Mutex::new(Vec::new()));

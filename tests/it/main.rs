@@ -1,5 +1,6 @@
 //! The program itself, on real sockets at port 0, with origins that misbehave on script.
 
+mod authority;
 mod harness;
 
 mod aborts;
@@ -8,11 +9,22 @@ mod admin_access;
 mod admin_client;
 mod admin_document;
 mod admin_lists;
+mod attacks;
+mod balances;
 mod cli;
 mod cli_changes;
 mod cli_failures;
 mod cli_lists;
 mod connections;
+mod cors;
+mod failures;
+mod http2;
+mod http2_upstream;
+mod messages;
 mod pools;
 mod requests;
+mod signals;
+mod sticky;
+mod streams;
+mod tls;
 mod upgrades;

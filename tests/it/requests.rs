@@ -1,6 +1,8 @@
-//! Who goes where, what the upstream sees, and what a browser sees.
+//! Who goes where, and what the upstream sees.
 
-use crate::harness::{Origin, Proxy, fields};
+use std::io::{Read, Write};
+
+use crate::harness::{Origin, Proxy, answer, connect, fields, h2c, one_pool, read_head, respond};
 
 fn gray(stable: &Origin, canary: &Origin, identity: &str) -> String {
     format!(
@@ -104,40 +106,94 @@ fn doubtful_requests_are_refused_and_reach_no_origin() {
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }
 
+/// Over HTTP/2 the host is not a field; the upstream is told all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_upstream_is_told_the_same_of_a_client_of_http2() {
+    let (stable, canary) = (Origin::named("stable"), Origin::named("canary"));
+    let proxy = Proxy::start_on(
+        "{ address: \"127.0.0.1:0\", h2c: true }",
+        &gray(&stable, &canary, ""),
+        &[],
+    );
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    let mut request = h2c::request("GET", "/a?b=c");
+    for (name, value) in [
+        ("x-user-id", " \"42\""),
+        ("x-rollout", "forged"),
+        ("x-forwarded-for", "192.0.2.7"),
+        ("origin", "https://x.example"),
+    ] {
+        request.headers_mut().insert(name, value.parse().expect("value"));
+    }
+    let (response, _) = h2c::send(&client, request, true).await;
+    let (response, _) = h2c::collect(response.await.expect("a head")).await.expect("whole");
+    assert_eq!(response.body(), b"canary");
+    let head = canary.heads().pop().expect("a request");
+    assert!(head.starts_with("GET /a?b=c HTTP/1.1\r\n"), "{head}");
+    for (name, expected) in [
+        ("host", "t.example"),
+        ("x-user-id", "42"),
+        ("x-forwarded-host", "t.example"),
+        ("x-forwarded-proto", "http"),
+        ("x-forwarded-for", "192.0.2.7, 127.0.0.1"),
+        ("x-rollout", "checkout=canary; rev=1; reason=target"),
+    ] {
+        assert_eq!(fields(&head, name), [expected], "{name} in {head}");
+    }
+    assert!(fields(&head, "origin").is_empty());
+    assert_eq!(fields(&head, "traceparent").len(), 1);
+    assert_eq!(fields(&head, "x-request-id").len(), 1);
+}
+
+/// The id that was decided by is the id that arrives, whatever it came in and whatever else came with it.
 #[test]
-fn cross_origin_requests_are_answered_once() {
-    let origin = Origin::spawn(|_, stream| {
-        use std::io::Write;
-        let text = "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nContent-Length: 2\r\n\r\nok";
-        stream.write_all(text.as_bytes()).is_ok()
+fn the_upstream_sees_the_id_that_was_decided_by() {
+    let (stable, canary) = (Origin::named("stable"), Origin::named("canary"));
+    let identity = "identity: { sources: [{ header: X-User-Id }, { cookie: uid }, { query: uid }] }";
+    let proxy = Proxy::start(&gray(&stable, &canary, identity));
+    for (path, fields_sent) in [
+        ("/", "X-User-Id: 42\r\nCookie: uid=7\r\n"),
+        ("/?uid=7", "Cookie: uid=42\r\n"),
+        ("/?uid=42", ""),
+        ("/?uid=42", "Connection: keep-alive, close\r\n"),
+    ] {
+        let answer = proxy.get(path, fields_sent);
+        assert_eq!(answer.body, "canary", "{path} {fields_sent:?}");
+        let head = canary.heads().pop().expect("a request");
+        assert_eq!(fields(&head, "x-user-id"), ["42"], "{path} {fields_sent:?}");
+    }
+    for named in ["X-User-Id", "close, x-user-id", "X-Forwarded-For", "cookie"] {
+        let answer = proxy.get("/", &format!("X-User-Id: 42\r\nConnection: {named}\r\n"));
+        assert_eq!(answer.status, 400, "{named}");
+    }
+    assert_eq!(canary.heads().len(), 4);
+}
+
+/// What belongs to the answer is not lost on an interim one.
+#[test]
+fn a_visitors_cookie_comes_with_the_final_response() {
+    let origin = Origin::spawn(|head, stream| {
+        if !fields(head, "expect").is_empty() {
+            stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("write");
+            stream.read_exact(&mut [0; 4]).expect("the body");
+        }
+        respond(stream, "ok")
     });
-    let proxy = Proxy::start(&format!(
-        "pools: {{ p: {{ endpoints: [\"{}\"] }} }}\nroutes:\n  \
-         - {{ pool: p, match: {{ path: /own }}, cors: {{ mode: own, allow_origins: [\"https://shop.example\"] }} }}\n  \
-         - {{ pool: p, match: {{ path: /through }}, cors: {{ mode: passthrough }} }}\n  - {{ pool: p }}\n",
-        origin.address
-    ));
-    let from = "Origin: https://shop.example\r\n";
-    let own = proxy.get("/own", from);
-    assert_eq!(own.all("access-control-allow-origin"), ["https://shop.example"]);
-    assert_eq!(own.all("vary"), ["Origin"]);
-    assert!(
-        proxy
-            .get("/own", "Origin: https://evil.example\r\n")
-            .all("access-control-allow-origin")
-            .is_empty()
+    let key = std::env::temp_dir().join(format!("switchyard-it-{}-anon.key", std::process::id()));
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef").expect("key");
+    let identity = format!(
+        "identity: {{ anonymous: {{ cookie: sy_anon, secret_file: {} }} }}\n",
+        key.display()
     );
-    let through = proxy.get("/through", from);
-    assert_eq!(through.all("access-control-allow-origin"), ["*"]);
-    let seen: Vec<usize> = origin.heads().iter().map(|head| fields(head, "origin").len()).collect();
-    assert_eq!(seen, [0, 0, 1]);
-    let preflight = crate::harness::exchange(
-        &proxy.http,
-        "OPTIONS /own HTTP/1.1\r\nHost: a\r\nOrigin: https://shop.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n",
-    );
-    assert_eq!(
-        (preflight.status, preflight.all("access-control-allow-methods")),
-        (204, vec!["PUT"])
-    );
-    assert_eq!(origin.heads().len(), 3, "a preflight reaches no origin");
+    let proxy = Proxy::start(&(identity + &one_pool(&origin.address, "")));
+    let mut stream = connect(&proxy.http);
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("write");
+    let interim = read_head(&mut stream).expect("a head");
+    assert!(interim.starts_with("HTTP/1.1 100 "), "{interim}");
+    assert!(fields(&interim, "set-cookie").is_empty(), "{interim}");
+    stream.write_all(b"body").expect("write");
+    let answer = answer(&mut stream);
+    assert_eq!((answer.status, answer.all("set-cookie").len()), (200, 1));
+    assert!(answer.all("set-cookie")[0].starts_with("sy_anon="), "{}", answer.head);
 }

@@ -1,7 +1,10 @@
 //! Proofs of the store: one contract for every kind of store, and what a file must survive.
 
 mod contract;
+mod crash;
+mod damage;
 mod dice;
 mod embedded;
+mod history;
 mod make;
 mod model;

@@ -6,7 +6,7 @@ use serde_json::json;
 use switchyard::rollout::{
     Change, Fact, Moment, ReleaseName, Revision, RolloutName, RolloutSpec, Scheduled, SegmentName, UserGroup,
 };
-use switchyard::store::{Commit, Committed, Diff, Event, Idempotency, Record, Source, Store, Watch};
+use switchyard::store::{Commit, Committed, Diff, Event, Idempotency, Loaded, Record, Source, Store, Watch};
 use tokio::sync::mpsc;
 
 pub fn rollout(name: &str) -> RolloutName {
@@ -134,7 +134,7 @@ pub async fn must(store: &dyn Store, base: u64, facts: Vec<Fact>) -> Committed {
 }
 
 pub async fn load(store: &dyn Store) -> (Revision, Vec<Fact>) {
-    let (send, mut receive) = mpsc::channel(2);
+    let (send, mut receive) = mpsc::channel::<Loaded>(2);
     let gather = async {
         let mut facts = Vec::new();
         while let Some(fact) = receive.recv().await {

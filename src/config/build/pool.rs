@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
+use std::num::NonZeroU16;
 
 use super::super::written as w;
 use super::Building;
 use crate::rollout::PoolName;
+use crate::upstream::ConnectProxy;
 use crate::upstream::settings::{
-    Balance, ClientCertificate, Connections, Ejection, EndpointSettings, HealthCheck, Host, Http2, PoolSettings, Probe,
-    ProxySetting, Retries, RetryCause, UpstreamTls,
+    ClientCertificate, Connections, Ejection, EndpointSettings, HealthCheck, Host, PoolSettings, Probe, ProxySetting,
+    Retries, UpstreamTls,
 };
 
-pub fn pools(work: &mut Building<'_>, written: BTreeMap<String, w::Pool>) -> Vec<PoolSettings> {
+pub fn pools(work: &mut Building<'_>, written: BTreeMap<PoolName, w::Pool>) -> Vec<PoolSettings> {
     if written.is_empty() {
         work.note(
             "pools",
@@ -22,19 +23,17 @@ pub fn pools(work: &mut Building<'_>, written: BTreeMap<String, w::Pool>) -> Vec
     let mut pools: Vec<PoolSettings> = Vec::with_capacity(written.len());
     for (name, pool) in written {
         let key = format!("pools.{name}");
-        let Some(name) = work.take(&key, PoolName::parse(&name)) else {
-            continue;
-        };
         let pool = build(work, &key, name, pool);
-        if let Some(other) = pools
+        let max_idle = format!("{key}.connections.max_idle");
+        let other = pools
             .iter()
-            .find(|p| p.connections.max_idle != pool.connections.max_idle)
-        {
+            .find(|p| p.connections.max_idle != pool.connections.max_idle);
+        if let Some(other) = other {
             let message = format!(
                 "is {}, but {} in pool {}: it is one limit of the whole process; write the same in every pool",
                 pool.connections.max_idle, other.connections.max_idle, other.name
             );
-            work.note(&format!("{key}.connections.max_idle"), message);
+            work.note(&max_idle, message);
         }
         pools.push(pool);
     }
@@ -53,38 +52,43 @@ fn build(work: &mut Building<'_>, key: &str, name: PoolName, written: w::Pool) -
         .filter_map(|(n, e)| endpoint(work, &format!("{key}.endpoints[{n}]"), e))
         .collect();
     let tls = tls(work, key, written.tls, &endpoints);
+    work.positive(&format!("{key}.resolve_interval"), written.resolve_interval);
     PoolSettings {
         name,
         endpoints,
-        balance: match written.balance {
-            w::Balance::RoundRobin => Balance::RoundRobin,
-            w::Balance::Random => Balance::Random,
-            w::Balance::User => Balance::User,
-            w::Balance::LeastRequests => Balance::LeastRequests,
-        },
+        balance: written.balance.into(),
         health_check: written.health_check.map(|check| health_check(work, key, check)),
-        ejection: ejection(work, key, &written.ejection),
-        resolve_interval: written.resolve_interval.map_or(PoolSettings::RESOLVE_INTERVAL, |s| s.0),
-        connections: connections(work, key, written.connections),
+        ejection: ejection(&written.ejection),
+        resolve_interval: written.resolve_interval.0,
+        connections: connections(work, key, &written.connections),
         tls,
-        retries: retries(work, key, &written.retries),
+        retries: retries(written.retries),
     }
 }
 
 fn endpoint(work: &mut Building<'_>, key: &str, written: &w::Endpoint) -> Option<EndpointSettings> {
-    let (text, weight) = match written {
-        w::Endpoint::Address(text) => (text, 1),
-        w::Endpoint::Weighted(weighted) => (&weighted.address, weighted.weight),
+    let (key, text, weight) = match written {
+        w::Endpoint::Address(text) => (key.to_owned(), text, NonZeroU16::MIN),
+        w::Endpoint::Weighted(weighted) => (format!("{key}.address"), &weighted.address, weighted.weight),
     };
-    let weight = NonZeroU16::new(weight).ok_or("is 0: write 1 to 65535, or remove the endpoint");
-    let weight = work.take(&format!("{key}.weight"), weight)?;
-    let host = host(text).ok_or_else(|| {
-        format!("{text:?} is no host and port: write one such as 10.0.0.2:9001 or origin.internal:9001")
-    });
+    let host = host(text).ok_or_else(|| no_endpoint(text));
     Some(EndpointSettings {
-        host: work.take(key, host)?,
+        host: work.take(&key, host)?,
         weight,
     })
+}
+
+fn no_endpoint(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return format!("{text:?} is no host and port: write one such as 10.0.0.2:9001 or origin.internal:9001");
+    };
+    let place = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let (port, tls) = match scheme {
+        "https" => (":443", ", and tls: { enabled: true } for the pool"),
+        _ => (":80", ""),
+    };
+    let port = if host(place).is_some() { "" } else { port };
+    format!("{text:?} is a URL, not a host and port: write {place}{port}{tls}")
 }
 
 fn host(text: &str) -> Option<Host> {
@@ -113,17 +117,11 @@ fn health_check(work: &mut Building<'_>, key: &str, written: w::HealthCheck) -> 
             format!("{path:?} does not begin with '/': write /{path}"),
         );
     }
-    let mut count = |name: &str, value: Option<u32>| match value.map(NonZeroU32::new) {
-        None => HealthCheck::THRESHOLD,
-        Some(Some(count)) => count,
-        Some(None) => {
-            work.note(&format!("{key}.{name}"), "is 0: write at least 1");
-            HealthCheck::THRESHOLD
-        }
-    };
+    work.positive(&format!("{key}.interval"), written.interval);
+    work.positive(&format!("{key}.timeout"), written.timeout);
     HealthCheck {
-        healthy_after: count("healthy_after", written.healthy_after),
-        unhealthy_after: count("unhealthy_after", written.unhealthy_after),
+        healthy_after: written.healthy_after,
+        unhealthy_after: written.unhealthy_after,
         probe: match written.path {
             Some(path) => Probe::Http {
                 path,
@@ -131,64 +129,55 @@ fn health_check(work: &mut Building<'_>, key: &str, written: w::HealthCheck) -> 
             },
             None => Probe::Tcp,
         },
-        interval: written.interval.map_or(HealthCheck::INTERVAL, |s| s.0),
-        timeout: written.timeout.map_or(HealthCheck::TIMEOUT, |s| s.0),
+        interval: written.interval.0,
+        timeout: written.timeout.0,
     }
 }
 
-fn ejection(work: &mut Building<'_>, key: &str, written: &w::Ejection) -> Ejection {
-    let default = Ejection::default();
-    let percent = written.max_ejected_percent.unwrap_or(default.max_ejected_percent);
-    if percent > 100 {
-        work.note(
-            &format!("{key}.ejection.max_ejected_percent"),
-            format!("is {percent}: write 0 to 100"),
-        );
-    }
+fn ejection(written: &w::Ejection) -> Ejection {
     Ejection {
-        consecutive_failures: written.consecutive_failures.unwrap_or(default.consecutive_failures),
-        duration: written.duration.map_or(default.duration, |s| s.0),
-        max_ejected_percent: percent,
+        consecutive_failures: written.consecutive_failures,
+        duration: written.duration.0,
+        max_ejected_percent: written.max_ejected_percent,
     }
 }
 
-fn connections(work: &mut Building<'_>, key: &str, written: w::Connections) -> Connections {
-    let default = Connections::default();
-    let most = written.max_per_endpoint.map(NonZeroUsize::new);
-    if most == Some(None) {
-        work.note(&format!("{key}.connections.max_per_endpoint"), "is 0: write at least 1");
+fn connections(work: &mut Building<'_>, key: &str, written: &w::Connections) -> Connections {
+    let key = format!("{key}.connections");
+    for (name, span) in [
+        ("connect_timeout", written.connect_timeout),
+        ("tls_handshake_timeout", written.tls_handshake_timeout),
+        ("response_header_timeout", written.response_header_timeout),
+    ] {
+        work.positive(&format!("{key}.{name}"), span);
     }
-    let keepalive = written.tcp_keepalive.map(|s| Some(s.0).filter(|t| !t.is_zero()));
+    let proxy = match written.proxy.as_str() {
+        "environment" => ProxySetting::Environment,
+        "none" => ProxySetting::None,
+        url => {
+            // The URL may hold a password, so it is not repeated.
+            if ConnectProxy::parse(url).is_err() {
+                let message = "is no proxy: write http://[user:password@]host:port, or environment, or none";
+                work.note(&format!("{key}.proxy"), message);
+            }
+            ProxySetting::Url(url.to_owned())
+        }
+    };
     Connections {
-        connect_timeout: written.connect_timeout.map_or(default.connect_timeout, |s| s.0),
-        tcp_keepalive: keepalive.unwrap_or(default.tcp_keepalive),
-        http2: match written.http2 {
-            None => default.http2,
-            Some(w::Http2::Auto) => Http2::Auto,
-            Some(w::Http2::Never) => Http2::Never,
-            Some(w::Http2::Always) => Http2::Always,
-        },
-        max_idle: written.max_idle.unwrap_or(default.max_idle),
-        max_idle_per_endpoint: written.max_idle_per_endpoint.unwrap_or(default.max_idle_per_endpoint),
-        max_per_endpoint: most.flatten().unwrap_or(default.max_per_endpoint),
-        queue_max: written.queue_max.unwrap_or(default.queue_max),
-        queue_timeout: written.queue_timeout.map_or(default.queue_timeout, |s| s.0),
-        idle_timeout: written.idle_timeout.map_or(default.idle_timeout, |s| s.0),
-        tls_handshake_timeout: written
-            .tls_handshake_timeout
-            .map_or(default.tls_handshake_timeout, |s| s.0),
-        expect_continue_timeout: written
-            .expect_continue_timeout
-            .map_or(default.expect_continue_timeout, |s| s.0),
-        response_header_timeout: written
-            .response_header_timeout
-            .map_or(default.response_header_timeout, |s| s.0),
-        reuse: written.reuse.unwrap_or(default.reuse),
-        proxy: match written.proxy.as_deref() {
-            None | Some("environment") => ProxySetting::Environment,
-            Some("none") => ProxySetting::None,
-            Some(url) => ProxySetting::Url(url.to_owned()),
-        },
+        connect_timeout: written.connect_timeout.0,
+        tcp_keepalive: Some(written.tcp_keepalive.0).filter(|t| !t.is_zero()),
+        http2: written.http2.into(),
+        max_idle: written.max_idle,
+        max_idle_per_endpoint: written.max_idle_per_endpoint,
+        max_per_endpoint: written.max_per_endpoint,
+        queue_max: written.queue_max,
+        queue_timeout: written.queue_timeout.0,
+        idle_timeout: written.idle_timeout.0,
+        tls_handshake_timeout: written.tls_handshake_timeout.0,
+        expect_continue_timeout: written.expect_continue_timeout.0,
+        response_header_timeout: written.response_header_timeout.0,
+        reuse: written.reuse,
+        proxy,
     }
 }
 
@@ -232,28 +221,9 @@ fn tls(work: &mut Building<'_>, key: &str, written: w::Tls, endpoints: &[Endpoin
     })
 }
 
-fn retries(work: &mut Building<'_>, key: &str, written: &w::Retries) -> Retries {
-    let default = Retries::default();
-    let attempts = match written.attempts.map(NonZeroU32::new) {
-        None => default.attempts,
-        Some(Some(attempts)) if attempts.get() <= 10 => attempts,
-        Some(_) => {
-            work.note(
-                &format!("{key}.retries.attempts"),
-                "is not from 1 to 10: 1 turns retries off",
-            );
-            default.attempts
-        }
-    };
-    let cause = |on: &w::RetryOn| match on {
-        w::RetryOn::Connect => RetryCause::Connect,
-        w::RetryOn::ReusedConnectionClosed => RetryCause::ReusedConnectionClosed,
-    };
+fn retries(written: w::Retries) -> Retries {
     Retries {
-        attempts,
-        on: written
-            .on
-            .as_ref()
-            .map_or(default.on, |list| list.iter().map(cause).collect()),
+        attempts: written.attempts,
+        on: written.on.into_iter().map(Into::into).collect(),
     }
 }

@@ -97,7 +97,11 @@ fn default_id(host: &HostMatch, path: &str) -> String {
             '_'
         }
     };
-    text.chars().take(63).map(allowed).collect()
+    let id: String = text.chars().map(allowed).collect();
+    // A name begins with a letter or digit, and `[::1]` does not.
+    let id = id.trim_start_matches(|c: char| !c.is_ascii_alphanumeric());
+    let id = if id.is_empty() { "route" } else { id };
+    id.chars().take(63).collect()
 }
 
 fn host(work: &mut Building<'_>, key: &str, written: Option<&str>) -> HostMatch {
@@ -140,7 +144,7 @@ fn target(
         (Some(name), None) => {
             let key = format!("{key}.rollout");
             let name = work.take(&key, RolloutName::parse(name))?;
-            if !rollouts.iter().any(|(known, _)| *known == name) {
+            if !rollouts.iter().any(|(known, _)| *known == name) && !work.places.is_cut("rollouts") {
                 work.note(
                     &key,
                     format!("{name} does not exist: add it under rollouts, or name one that does"),
@@ -151,7 +155,7 @@ fn target(
         (None, Some(name)) => {
             let key = format!("{key}.pool");
             let name = work.take(&key, PoolName::parse(name))?;
-            if !pools.iter().any(|pool| pool.name == name) {
+            if !pools.iter().any(|pool| pool.name == name) && !work.places.is_cut("pools") {
                 work.note(
                     &key,
                     format!("{name} does not exist: add it under pools, or name one that does"),
@@ -184,13 +188,18 @@ fn cross_origin(work: &mut Building<'_>, key: &str, written: w::Cors) -> Option<
             "there is none: list origins such as https://shop.example.com",
         );
     }
-    for origin in own.allow_origins.iter().filter(|origin| *origin != "*") {
+    for (n, origin) in own
+        .allow_origins
+        .iter()
+        .enumerate()
+        .filter(|(_, origin)| *origin != "*")
+    {
         let sound = origin
             .split_once("://")
             .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
         if !sound {
             work.note(
-                &format!("{key}.allow_origins"),
+                &format!("{key}.allow_origins[{n}]"),
                 format!("{origin:?} is no origin: write scheme and host, such as https://shop.example.com"),
             );
         }
@@ -205,6 +214,6 @@ fn cross_origin(work: &mut Building<'_>, key: &str, written: w::Cors) -> Option<
         allow_methods: own.allow_methods,
         allow_headers: own.allow_headers,
         expose_headers: own.expose_headers,
-        max_age: own.max_age.map_or(OwnCors::MAX_AGE, |s| s.0),
+        max_age: own.max_age.0,
     }))
 }

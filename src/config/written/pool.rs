@@ -1,32 +1,35 @@
 //! Pools as people write them.
 
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::value::Span;
+use super::{Balance, Http2, RetryOn, defaults};
 
 /// A pool.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pool {
-    /// `host:port`, or an address with a weight.
+    /// `host:port`, or an address with a weight; names are resolved in the background.
     pub endpoints: Vec<Endpoint>,
     /// round_robin, random, user (consistent hash of the user id) or least_requests.
-    #[serde(default)]
+    #[serde(default = "defaults::balance")]
     pub balance: Balance,
-    /// Active probing.
+    /// Active probing; none by default.
     pub health_check: Option<HealthCheck>,
     /// Passive ejection after consecutive connect failures.
     #[serde(default)]
     pub ejection: Ejection,
     /// How often DNS names are resolved again.
-    pub resolve_interval: Option<Span>,
+    #[serde(default = "defaults::resolve_interval")]
+    pub resolve_interval: Span,
     /// Limits and timeouts; the defaults are the Go transport's that this proxy replaces.
     #[serde(default)]
     pub connections: Connections,
-    /// TLS to the endpoints.
+    /// TLS to the endpoints; names and chains are always verified.
     #[serde(default)]
     pub tls: Tls,
     /// Retries inside the pool.
@@ -35,7 +38,7 @@ pub struct Pool {
 }
 
 /// An endpoint.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Endpoint {
     /// `host:port`
@@ -45,108 +48,82 @@ pub enum Endpoint {
 }
 
 /// An endpoint with a weight.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WeightedEndpoint {
     /// `host:port`
     pub address: String,
     /// Share relative to the other endpoints, 1 to 65535.
-    pub weight: u16,
-}
-
-/// How an endpoint is picked.
-#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// In turn, by weight.
-    #[default]
-    RoundRobin,
-    /// At random, by weight.
-    Random,
-    /// By a consistent hash of the user id.
-    User,
-    /// The one with the fewest requests in flight.
-    LeastRequests,
+    pub weight: NonZeroU16,
 }
 
 /// Active probing.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
 pub struct HealthCheck {
     /// `GET path` must be answered with 2xx; without it, a TCP connection must open.
     pub path: Option<String>,
     /// The Host of the probe.
     pub host: Option<String>,
     /// Pause between two probes.
-    pub interval: Option<Span>,
+    pub interval: Span,
     /// How long one probe may take.
-    pub timeout: Option<Span>,
+    pub timeout: Span,
     /// Successes in a row that make an endpoint healthy.
-    pub healthy_after: Option<u32>,
+    pub healthy_after: NonZeroU32,
     /// Failures in a row that make it unhealthy.
-    pub unhealthy_after: Option<u32>,
+    pub unhealthy_after: NonZeroU32,
 }
 
 /// Passive ejection.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ejection {
     /// Connect failures in a row that eject; 0 turns it off.
-    pub consecutive_failures: Option<u32>,
+    pub consecutive_failures: u32,
     /// How long an endpoint stays out.
-    pub duration: Option<Span>,
+    pub duration: Span,
     /// The largest part of a pool that may be out, in percent.
-    pub max_ejected_percent: Option<u8>,
+    #[schemars(range(max = 100))]
+    pub max_ejected_percent: u8,
 }
 
 /// Limits and timeouts of connections.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Connections {
     /// Go Dialer.Timeout.
-    pub connect_timeout: Option<Span>,
+    pub connect_timeout: Span,
     /// Go Dialer.KeepAlive; 0s turns it off.
-    pub tcp_keepalive: Option<Span>,
+    pub tcp_keepalive: Span,
     /// auto (ALPN h2, then http/1.1), never, always (h2c in clear text).
-    pub http2: Option<Http2>,
+    pub http2: Http2,
     /// Go MaxIdleConns, of the whole process: the same in every pool.
-    pub max_idle: Option<usize>,
+    pub max_idle: usize,
     /// Go MaxIdleConnsPerHost.
-    pub max_idle_per_endpoint: Option<usize>,
+    pub max_idle_per_endpoint: usize,
     /// Go MaxConnsPerHost; further requests wait.
-    pub max_per_endpoint: Option<usize>,
+    pub max_per_endpoint: NonZeroUsize,
     /// How many may wait; past it 503 at once.
-    pub queue_max: Option<usize>,
+    pub queue_max: usize,
     /// How long one may wait; past it 503.
-    pub queue_timeout: Option<Span>,
+    pub queue_timeout: Span,
     /// Go IdleConnTimeout.
-    pub idle_timeout: Option<Span>,
+    pub idle_timeout: Span,
     /// Go TLSHandshakeTimeout.
-    pub tls_handshake_timeout: Option<Span>,
+    pub tls_handshake_timeout: Span,
     /// Go ExpectContinueTimeout; see the README's table.
-    pub expect_continue_timeout: Option<Span>,
+    pub expect_continue_timeout: Span,
     /// Go ResponseHeaderTimeout.
-    pub response_header_timeout: Option<Span>,
+    pub response_header_timeout: Span,
     /// The opposite of Go DisableKeepAlives.
-    pub reuse: Option<bool>,
+    pub reuse: bool,
     /// environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY), none, or a URL.
-    pub proxy: Option<String>,
-}
-
-/// Which HTTP version is spoken to the endpoints.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Http2 {
-    /// What ALPN yields.
-    Auto,
-    /// HTTP/1.1 only.
-    Never,
-    /// HTTP/2 only.
-    Always,
+    pub proxy: String,
 }
 
 /// TLS to the endpoints.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Tls {
     /// Whether TLS is spoken.
@@ -162,21 +139,12 @@ pub struct Tls {
 }
 
 /// Retries inside the pool.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Retries {
-    /// Attempts in all; 1 turns retries off.
-    pub attempts: Option<u32>,
-    /// After what.
-    pub on: Option<Vec<RetryOn>>,
-}
-
-/// After what a request is tried again.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryOn {
-    /// No connection came about.
-    Connect,
-    /// A reused connection was closed, and the request is replayable.
-    ReusedConnectionClosed,
+    /// Attempts in all, 1 to 10; 1 turns retries off.
+    #[schemars(range(min = 1, max = 10))]
+    pub attempts: NonZeroU32,
+    /// After what: connect, reused_connection_closed.
+    pub on: Vec<RetryOn>,
 }

@@ -126,7 +126,8 @@ fn remove_rollout(db: &Connection, rollout: &RolloutName, undo: &mut Packer) -> 
     Ok(())
 }
 
-fn waiting(db: &Connection, id: Revision) -> Result<Option<Scheduled>, Fault> {
+/// A change that waits.
+pub(super) fn waiting(db: &Connection, id: Revision) -> Result<Option<Scheduled>, Fault> {
     let mut query = db.prepare_cached("SELECT entry FROM schedule WHERE id = ?1")?;
     let entry: Option<String> = query.query_row([stored(id.0)], |row| row.get(0)).optional()?;
     Ok(entry.as_deref().map(serde_json::from_str).transpose()?)

@@ -62,20 +62,38 @@ pub(super) fn each_piece(
     segment: &SegmentName,
     mut piece: impl FnMut(Fact) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
-    let mut query = db.prepare_cached("SELECT user FROM members WHERE segment = ?1 ORDER BY user")?;
-    let mut rows = query.query([segment.as_str()])?;
     let (mut add, mut first) = (Vec::new(), true);
-    while let Some(row) = rows.next()? {
-        add.push(text(row, 0)?.into());
-        if add.len() == USERS_IN_A_FACT {
-            piece(came_in(segment, first, std::mem::take(&mut add)))?;
-            first = false;
+    each(db, segment, |user| {
+        add.push(user.into());
+        if add.len() < USERS_IN_A_FACT {
+            return Ok(());
         }
-    }
+        piece(came_in(segment, std::mem::take(&mut first), std::mem::take(&mut add)))
+    })?;
     if first || !add.is_empty() {
         piece(came_in(segment, first, add))?;
     }
     Ok(())
+}
+
+/// All members of a segment, in their order.
+pub(super) fn each(
+    db: &Connection,
+    segment: &SegmentName,
+    mut each: impl FnMut(&str) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let mut query = db.prepare_cached("SELECT user FROM members WHERE segment = ?1 ORDER BY user")?;
+    let mut rows = query.query([segment.as_str()])?;
+    while let Some(row) = rows.next()? {
+        each(text(row, 0)?)?;
+    }
+    Ok(())
+}
+
+/// Whether a user is in a segment.
+pub(super) fn is_in(db: &Connection, segment: &SegmentName, user: &str) -> Result<bool, Fault> {
+    let mut query = db.prepare_cached("SELECT 1 FROM members WHERE segment = ?1 AND user = ?2")?;
+    Ok(query.exists([segment.as_str(), user])?)
 }
 
 fn came_in(segment: &SegmentName, replace: bool, add: Vec<Box<str>>) -> Fact {
@@ -87,7 +105,8 @@ fn came_in(segment: &SegmentName, replace: bool, add: Vec<Box<str>>) -> Fact {
     }
 }
 
-fn exists(db: &Connection, segment: &SegmentName) -> Result<bool, Fault> {
+/// Whether there is such a segment.
+pub(super) fn exists(db: &Connection, segment: &SegmentName) -> Result<bool, Fault> {
     Ok(db
         .prepare_cached("SELECT 1 FROM segments WHERE name = ?1")?
         .exists([segment.as_str()])?)
@@ -101,12 +120,11 @@ fn clear(db: &Connection, segment: &SegmentName) -> Result<(), Fault> {
 
 /// As with single users: all are looked at before any is changed.
 fn keep_touched(db: &Connection, edit: &Edit<'_>, undo: &mut Packer) -> Result<(), Fault> {
-    let mut is_in = db.prepare_cached("SELECT 1 FROM members WHERE segment = ?1 AND user = ?2")?;
     for touched in [edit.remove, edit.add] {
         for piece in touched.chunks(USERS_IN_A_FACT) {
             let (mut add, mut remove) = (Vec::new(), Vec::new());
             for user in piece {
-                let side = if is_in.exists([edit.segment.as_str(), user])? {
+                let side = if is_in(db, edit.segment, user)? {
                     &mut add
                 } else {
                     &mut remove

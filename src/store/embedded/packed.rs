@@ -45,15 +45,15 @@ pub(super) fn pack(facts: &[Fact]) -> Result<Vec<u8>, Fault> {
 }
 
 /// The facts again, in their order.
-pub(super) fn unpack(packed: &[u8]) -> Result<Vec<Fact>, Fault> {
+pub(super) fn unpack(packed: &[u8], mut each: impl FnMut(Fact)) -> Result<(), Fault> {
     let mut text = BufReader::new(MultiGzDecoder::new(packed));
-    let (mut facts, mut line) = (Vec::new(), Vec::new());
+    let mut line = Vec::new();
     loop {
         line.clear();
         let read = text.read_until(b'\n', &mut line);
         if read.map_err(|error| Fault::Unreadable(error.to_string()))? == 0 {
-            return Ok(facts);
+            return Ok(());
         }
-        facts.push(serde_json::from_slice(&line)?);
+        each(serde_json::from_slice(&line)?);
     }
 }

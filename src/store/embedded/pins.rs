@@ -52,16 +52,27 @@ pub(super) fn each_piece(
     replace: bool,
     mut piece: impl FnMut(Fact) -> Result<(), Fault>,
 ) -> Result<(), Fault> {
+    let mut users = UsersPiece::new(rollout, replace);
+    each(db, rollout, |user, entry| {
+        let full = users.pin(user, &entry.release, entry.until);
+        full.map_or(Ok(()), &mut piece)
+    })?;
+    users.finish().map_or(Ok(()), piece)
+}
+
+/// All users of a rollout, in their order.
+pub(super) fn each(
+    db: &Connection,
+    rollout: &RolloutName,
+    mut each: impl FnMut(&str, UserEntry) -> Result<(), Fault>,
+) -> Result<(), Fault> {
     let mut query = db.prepare_cached("SELECT user, release, until FROM users WHERE rollout = ?1 ORDER BY user")?;
     let mut rows = query.query([rollout.as_str()])?;
-    let (mut users, mut releases) = (UsersPiece::new(rollout, replace), Releases::default());
+    let mut releases = Releases::default();
     while let Some(row) = rows.next()? {
-        let entry = releases.entry(row, 1)?;
-        if let Some(fact) = users.pin(text(row, 0)?, &entry.release, entry.until) {
-            piece(fact)?;
-        }
+        each(text(row, 0)?, releases.entry(row, 1)?)?;
     }
-    users.finish().map_or(Ok(()), piece)
+    Ok(())
 }
 
 /// Where a user is pinned.

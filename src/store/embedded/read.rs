@@ -4,12 +4,14 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::mpsc;
 
 use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
+use crate::store::undo::Undo;
 use crate::store::{
     ANSWERS_KEPT_MILLIS, Answered, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, UserPage,
 };
 
 use super::column::{self, Releases, limit, number, stored, text};
 use super::fault::Fault;
+use super::present::Tables;
 use super::{members, packed, pins};
 
 /// Commits that are read at once, and packed bytes: a watcher that is far behind reads on in steps.
@@ -101,10 +103,12 @@ pub(super) fn commits(db: &Connection, from: Revision) -> Result<Vec<Committed>,
         let Some(row) = rows.next()? else { break };
         let forward = blob(row, 2)?;
         read += forward.len();
+        let mut facts = Vec::new();
+        packed::unpack(forward, |fact| facts.push(fact))?;
         commits.push(Committed {
             revision: column::revision(row, 0)?,
             at: Moment(number(row.get(1)?)),
-            facts: packed::unpack(forward)?.into(),
+            facts: facts.into(),
         });
     }
     Ok(commits)
@@ -124,11 +128,11 @@ pub(super) fn undoing(db: &Connection, to: Revision) -> Result<Vec<Fact>, Fault>
     }
     let mut query = db.prepare_cached("SELECT inverse FROM changes WHERE revision > ?1 ORDER BY revision DESC")?;
     let mut rows = query.query([stored(to.0)])?;
-    let mut facts = Vec::new();
+    let mut undo = Undo::default();
     while let Some(row) = rows.next()? {
-        facts.extend(packed::unpack(blob(row, 0)?)?);
+        packed::unpack(blob(row, 0)?, |fact| undo.add(fact))?;
     }
-    Ok(facts)
+    undo.beside(&Tables(db))
 }
 
 pub(super) fn history(db: &Connection, wanted: &HistoryQuery) -> Result<Vec<HistoryEntry>, Fault> {

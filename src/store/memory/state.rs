@@ -1,10 +1,12 @@
 //! The fold of facts, in maps.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 
 use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, Scheduled, SegmentName, UserEntry, UserGroup};
 
 use crate::store::piece::UsersPiece;
+use crate::store::undo::Present;
 use crate::store::{Loaded, USERS_IN_A_FACT};
 
 /// The state of all rollouts.
@@ -149,6 +151,44 @@ impl State {
     }
 }
 
+impl Present for State {
+    type Error = Infallible;
+
+    fn spec(&self, rollout: &RolloutName) -> Result<Option<RolloutSpec>, Infallible> {
+        Ok(self.rollouts.get(rollout).cloned())
+    }
+
+    fn user(&self, rollout: &RolloutName, user: &str) -> Result<Option<UserEntry>, Infallible> {
+        Ok(self.users.get(rollout).and_then(|all| all.get(user)).cloned())
+    }
+
+    fn each_user(&self, rollout: &RolloutName, each: &mut dyn FnMut(&str, UserEntry)) -> Result<(), Infallible> {
+        for (user, entry) in self.users.get(rollout).into_iter().flatten() {
+            each(user, entry.clone());
+        }
+        Ok(())
+    }
+
+    fn has_segment(&self, segment: &SegmentName) -> Result<bool, Infallible> {
+        Ok(self.segments.contains_key(segment))
+    }
+
+    fn is_member(&self, segment: &SegmentName, user: &str) -> Result<bool, Infallible> {
+        Ok(self.segments.get(segment).is_some_and(|members| members.contains(user)))
+    }
+
+    fn each_member(&self, segment: &SegmentName, each: &mut dyn FnMut(&str)) -> Result<(), Infallible> {
+        for user in self.segments.get(segment).into_iter().flatten() {
+            each(user);
+        }
+        Ok(())
+    }
+
+    fn scheduled(&self, id: Revision) -> Result<Option<Scheduled>, Infallible> {
+        Ok(self.schedule.get(&id).cloned())
+    }
+}
+
 fn rollout(name: &RolloutName, spec: Option<RolloutSpec>) -> Fact {
     Fact::Rollout {
         rollout: name.clone(),
@@ -196,13 +236,13 @@ fn touched_users(
 
 /// A segment and its members; the first fact replaces what there is.
 fn whole_segment(name: &SegmentName, members: &BTreeSet<Box<str>>) -> Vec<Fact> {
-    let all: Vec<&Box<str>> = members.iter().collect();
+    let all: Vec<Box<str>> = members.iter().cloned().collect();
     let mut pieces = all.chunks(USERS_IN_A_FACT);
-    let fact = |replace, piece: &[&Box<str>]| Fact::Segment {
+    let fact = |replace, piece: &[Box<str>]| Fact::Segment {
         segment: name.clone(),
         replace,
         remove: Vec::new(),
-        add: piece.iter().map(|user| (*user).clone()).collect(),
+        add: piece.to_vec(),
     };
     let mut facts = vec![fact(true, pieces.next().unwrap_or_default())];
     facts.extend(pieces.map(|piece| fact(false, piece)));

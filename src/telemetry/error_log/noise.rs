@@ -34,6 +34,8 @@ pub(super) fn verdict(target: &str, level: Level, message: &str) -> Verdict {
         Origin::Compression => begins(message, "Failed to parse accept-encoding ", "accept_encoding"),
         Origin::TlsHello => begins(message, "Illegal SNI ", "tls_handshake"),
         Origin::Tls => tls_remark(message),
+        Origin::Connectors => reuse_race(message),
+        Origin::H2Body => trailers_of_a_request(message),
         Origin::Other => None,
     }
     .unwrap_or(Verdict::Print)
@@ -51,6 +53,8 @@ enum Origin {
     Compression,
     TlsHello,
     Tls,
+    Connectors,
+    H2Body,
     Other,
 }
 
@@ -65,6 +69,8 @@ impl Origin {
             (Level::Warn, "pingora_core::protocols::http::v2::server") => Origin::H2Server,
             (Level::Warn, "pingora_core::protocols::http::compression") => Origin::Compression,
             (Level::Warn, "rustls::msgs::handshake") => Origin::TlsHello,
+            (Level::Error, "pingora_core::connectors") => Origin::Connectors,
+            (Level::Warn, "pingora_proxy::proxy_h2") => Origin::H2Body,
             (
                 Level::Warn,
                 "pingora_core::protocols::tls::rustls::server" | "rustls::check" | "rustls::common_state",
@@ -130,6 +136,19 @@ fn tls_remark(message: &str) -> Option<Verdict> {
         .iter()
         .any(|remark| message.starts_with(remark))
         .then_some(Verdict::Quieten)
+}
+
+/// A kept connection that its idle watch had not let go of yet: a new one is opened in its place, and no request is the
+/// worse for it.
+fn reuse_race(message: &str) -> Option<Verdict> {
+    (message == "failed to acquire reusable stream").then_some(Verdict::Quieten)
+}
+
+/// A request over HTTP/2 with trailers, which are not passed on: Pingora ends its stream twice. The request is whole.
+fn trailers_of_a_request(message: &str) -> Option<Verdict> {
+    let twice = message.starts_with("Upstream h2 body send error: ")
+        && message.ends_with(" cause: user error: unexpected frame type");
+    twice.then_some(Verdict::Quieten)
 }
 
 fn begins(message: &str, with: &str, cause: &'static str) -> Option<Verdict> {
@@ -218,8 +237,18 @@ mod tests {
                 Level::Warn,
                 "TLS shutdown failed, Broken pipe (os error 32)",
             ),
+            (
+                "pingora_core::connectors",
+                Level::Error,
+                "failed to acquire reusable stream",
+            ),
+            (
+                "pingora_proxy::proxy_h2",
+                Level::Warn,
+                "Upstream h2 body send error: Upstream WriteError context: while writing h2 request body cause: user error: unexpected frame type",
+            ),
         ];
-        assert_eq!(judged(&remarks), [Verdict::Quieten; 4]);
+        assert_eq!(judged(&remarks), [Verdict::Quieten; 6]);
     }
 
     #[test]

@@ -1,0 +1,508 @@
+//! Changes, from what is asked to what requests see: controller, store and follower together, without a network.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::HeaderName;
+use switchyard::control::{
+    Asked, ChangeError, Clerk, Controller, Follower, HistoryQuery, Live, MemoryStore, Outcome, Request, Slot, Source,
+    Store, Surroundings,
+};
+use switchyard::identity::{Identity, SourceKind, UserId};
+use switchyard::rollout::{
+    Attributes, Change, Moment, PoolIdx, ReleaseName, Revision, RolloutName, RolloutSpec, SegmentName, UserGroup,
+    Weight,
+};
+
+struct Plain;
+
+impl Attributes for Plain {
+    fn header(&self, _name: &HeaderName) -> Option<&[u8]> {
+        None
+    }
+    fn cookie(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+    fn query(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+    fn path(&self) -> &str {
+        "/"
+    }
+    fn client_ip(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+fn rollout(text: &str) -> RolloutName {
+    RolloutName::parse(text).expect("name")
+}
+
+fn release(text: &str) -> ReleaseName {
+    ReleaseName::parse(text).expect("name")
+}
+
+fn spec(json: serde_json::Value) -> RolloutSpec {
+    serde_json::from_value(json).expect("spec")
+}
+
+fn shop() -> RolloutSpec {
+    spec(serde_json::json!({ "releases": { "stable": { "pool": "s" }, "canary": { "pool": "c" } } }))
+}
+
+fn asked() -> Asked {
+    Asked {
+        actor: "anna".to_owned(),
+        reason: Some("a test".to_owned()),
+        source: Source::Api,
+        expected: None,
+        idempotency: None,
+        at: None,
+        dry_run: false,
+        allow_flips: false,
+    }
+}
+
+struct Node {
+    controller: Arc<Controller>,
+    following: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl Node {
+    async fn over(store: Arc<dyn Store>) -> Self {
+        let live = Arc::new(Live::new(Surroundings {
+            slots: vec![rollout("shop")],
+            routes: vec!["front".to_owned()],
+            pool: Box::new(|name| match name.as_str() {
+                "s" => Some(PoolIdx(0)),
+                "c" => Some(PoolIdx(1)),
+                _ => None,
+            }),
+        }));
+        let follower = Follower::new(Arc::clone(&store), Arc::clone(&live));
+        follower.start(&[(rollout("shop"), shop())]).await.expect("starts");
+        let following = tokio::spawn(async move { follower.run().await });
+        Self {
+            controller: Arc::new(Controller::new(store, live)),
+            following,
+        }
+    }
+
+    async fn start() -> Self {
+        Self::over(Arc::new(MemoryStore::new())).await
+    }
+
+    async fn make(&self, change: Change) -> Result<Outcome, ChangeError> {
+        self.make_as(change, asked()).await
+    }
+
+    async fn make_as(&self, change: Change, asked: Asked) -> Result<Outcome, ChangeError> {
+        self.controller.change(Request { change, asked }).await
+    }
+
+    async fn must(&self, change: Change) -> Outcome {
+        let outcome = self.make(change).await.expect("made");
+        assert!(outcome.live, "{outcome:?}");
+        outcome
+    }
+
+    fn decided(&self, user: &str) -> (String, &'static str) {
+        let snapshot = self.controller.live().pin();
+        let table = snapshot.rollout(Slot(0)).expect("the route's rollout").table();
+        let identity = Identity::User {
+            id: UserId::new(user.as_bytes()).expect("id"),
+            source: SourceKind::Header,
+        };
+        let decision = table.decide(&identity, &Plain);
+        (
+            table.release(decision.release).name.to_string(),
+            decision.reason.as_str(),
+        )
+    }
+
+    fn revision(&self) -> Revision {
+        self.controller.live().pin().revision()
+    }
+
+    fn weight(&self) -> u32 {
+        let snapshot = self.controller.live().pin();
+        let table = snapshot.rollout(Slot(0)).expect("rollout").table();
+        table.split().weight(&release("canary")).parts_per_million()
+    }
+}
+
+fn split(percent: &str) -> Change {
+    Change::Split {
+        rollout: rollout("shop"),
+        split: BTreeMap::from([(release("canary"), Weight::parse(percent).expect("weight"))]),
+    }
+}
+
+fn set(user: &str, to: &str, until: Option<u64>) -> Change {
+    Change::SetUser {
+        rollout: rollout("shop"),
+        user: user.into(),
+        release: release(to),
+        until: until.map(Moment),
+    }
+}
+
+fn unset(user: &str) -> Change {
+    Change::UnsetUser {
+        rollout: rollout("shop"),
+        user: user.into(),
+    }
+}
+
+#[tokio::test]
+async fn an_empty_store_is_seeded_once_and_a_change_is_seen_at_once() {
+    let node = Node::start().await;
+    assert_eq!(node.revision(), Revision(1));
+    assert_eq!(node.decided("42"), ("stable".to_owned(), "stable"));
+    let outcome = node.must(set("42", "canary", None)).await;
+    assert_eq!((outcome.revision, outcome.changed), (Revision(2), true));
+    assert_eq!(outcome.diff.len(), 1);
+    assert_eq!(outcome.diff[0].path, "shop.users.42");
+    assert_eq!(outcome.diff[0].after.as_deref(), Some("canary"));
+    assert_eq!(node.decided("42"), ("canary".to_owned(), "user"));
+    let again = Node::over(Arc::clone(node.controller.store())).await;
+    assert_eq!(again.revision(), Revision(2), "the seed is for an empty store only");
+    assert_eq!(again.decided("42"), ("canary".to_owned(), "user"));
+}
+
+#[tokio::test]
+async fn what_another_process_commits_is_followed() {
+    let node = Node::start().await;
+    let other = Node::over(Arc::clone(node.controller.store())).await;
+    let outcome = other.must(set("42", "canary", None)).await;
+    let mut revisions = node.controller.live().revisions();
+    revisions
+        .wait_for(|live| *live >= outcome.revision)
+        .await
+        .expect("followed");
+    assert_eq!(node.decided("42"), ("canary".to_owned(), "user"));
+    // And the next change of this one is formed on top of it.
+    node.must(split("10%")).await;
+    assert_eq!(
+        other.controller.store().revision().await.expect("revision"),
+        Revision(3)
+    );
+}
+
+#[tokio::test]
+async fn what_changes_nothing_is_no_change() {
+    let node = Node::start().await;
+    node.must(split("10%")).await;
+    for nothing in [
+        unset("nobody"),
+        split("10%"),
+        Change::Resume {
+            rollout: rollout("shop"),
+        },
+    ] {
+        let outcome = node.must(nothing.clone()).await;
+        assert!(
+            !outcome.changed && outcome.revision == Revision(2),
+            "{nothing:?}: {outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_kill_is_above_everything_and_resume_ends_it() {
+    let node = Node::start().await;
+    node.must(set("42", "canary", None)).await;
+    node.must(Change::Kill {
+        rollout: rollout("shop"),
+    })
+    .await;
+    assert_eq!(node.decided("42"), ("stable".to_owned(), "killed"));
+    node.must(Change::Resume {
+        rollout: rollout("shop"),
+    })
+    .await;
+    assert_eq!(node.decided("42"), ("canary".to_owned(), "user"));
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_and_does_nothing() {
+    let node = Node::start().await;
+    let dry = Asked {
+        dry_run: true,
+        ..asked()
+    };
+    let outcome = node.make_as(split("25%"), dry).await.expect("made");
+    assert!(!outcome.changed);
+    assert_eq!(outcome.diff[0].after.as_deref(), Some("25%"));
+    let (_, plan) = &outcome.plans[0];
+    assert_eq!(plan.shares.len(), 1);
+    assert_eq!(plan.shares[0].share.to_string(), "25%");
+    assert_eq!((node.revision(), node.weight()), (Revision(1), 0));
+}
+
+#[tokio::test]
+async fn the_expected_revision_is_compared_and_needed_to_replace() {
+    let node = Node::start().await;
+    let apply = |spec: RolloutSpec| Change::Apply {
+        rollouts: vec![(rollout("shop"), spec)],
+    };
+    let killed = RolloutSpec { killed: true, ..shop() };
+    let bare = node.make(apply(killed.clone())).await.expect_err("needs a revision");
+    assert!(
+        matches!(bare, ChangeError::Unconditional { current: Revision(1) }),
+        "{bare}"
+    );
+    node.must(set("42", "canary", None)).await;
+    let with = |revision| Asked {
+        expected: Some(Revision(revision)),
+        ..asked()
+    };
+    let stale = node
+        .make_as(apply(killed.clone()), with(1))
+        .await
+        .expect_err("moved on");
+    assert!(
+        matches!(stale, ChangeError::Conflict { current: Revision(2) }),
+        "{stale}"
+    );
+    let made = node.make_as(apply(killed), with(2)).await.expect("made");
+    assert_eq!(made.revision, Revision(3));
+    node.must(Change::Resume {
+        rollout: rollout("shop"),
+    })
+    .await;
+    assert_eq!(node.decided("42"), ("canary".to_owned(), "user"), "single users stay");
+}
+
+#[tokio::test]
+async fn everything_wrong_is_told_and_nothing_is_kept() {
+    let node = Node::start().await;
+    let broken = spec(serde_json::json!({
+        "releases": { "stable": { "pool": "s" }, "canary": { "pool": "gone" } },
+        "targets": [{ "segment": "none", "release": "canary" }, { "when": { "header": "X", "regex": "(" }, "release": "no" }],
+    }));
+    let with = Asked {
+        expected: Some(Revision(1)),
+        ..asked()
+    };
+    let change = Change::Apply {
+        rollouts: vec![(rollout("shop"), broken)],
+    };
+    let ChangeError::Invalid(problems) = node.make_as(change, with).await.expect_err("broken") else {
+        panic!("another error");
+    };
+    let paths: Vec<&str> = problems.iter().map(|p| p.problem.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "releases.canary.pool",
+            "targets[0].segment",
+            "targets[1].release",
+            "targets[1].when.regex"
+        ]
+    );
+    let unknown = node.make(set("42", "beta", None)).await.expect_err("no such release");
+    assert!(unknown.to_string().contains("write one of canary, stable"), "{unknown}");
+    let nowhere = Change::Kill {
+        rollout: rollout("gone"),
+    };
+    assert!(matches!(node.make(nowhere).await, Err(ChangeError::NotFound(_))));
+    assert_eq!(node.revision(), Revision(1));
+}
+
+#[tokio::test]
+async fn undo_restores_any_revision_and_is_itself_a_change() {
+    let node = Node::start().await;
+    node.must(set("42", "canary", None)).await;
+    node.must(split("30%")).await;
+    node.must(set("42", "stable", None)).await;
+    node.must(Change::Kill {
+        rollout: rollout("shop"),
+    })
+    .await;
+    let undone = node.must(Change::Undo { to: Revision(2) }).await;
+    assert_eq!(undone.revision, Revision(6));
+    assert_eq!((node.decided("42"), node.weight()), (("canary".to_owned(), "user"), 0));
+    node.must(Change::Undo { to: Revision(5) }).await;
+    assert_eq!((node.decided("42").1, node.weight()), ("killed", 300_000));
+    let later = node.make(Change::Undo { to: Revision(99) }).await.expect_err("not yet");
+    assert!(matches!(later, ChangeError::NotFound(_)));
+    let beginning = node
+        .make(Change::Undo { to: Revision(0) })
+        .await
+        .expect_err("a route needs it");
+    assert!(beginning.to_string().contains("a route selects it"), "{beginning}");
+    let query = HistoryQuery {
+        limit: 100,
+        ..HistoryQuery::default()
+    };
+    let history = node.controller.store().history(&query).await.expect("history");
+    let lines: Vec<&str> = history.iter().map(|entry| entry.summary.as_str()).collect();
+    assert_eq!(lines[1], "undone to revision 2");
+    assert_eq!(lines[3], "shop: user 42 to stable");
+    assert_eq!(lines[4], "shop.split.canary 30%");
+    assert!(
+        history
+            .iter()
+            .all(|entry| entry.actor == "anna" || entry.revision == Revision(1))
+    );
+}
+
+#[tokio::test]
+async fn users_do_not_move_backwards_unasked() {
+    let node = Node::start().await;
+    node.must(split("50%")).await;
+    let salted = RolloutSpec {
+        salt: Some("another".to_owned()),
+        split: BTreeMap::from([(release("canary"), Weight::parse("60%").expect("weight"))]),
+        ..shop()
+    };
+    let apply = Change::Apply {
+        rollouts: vec![(rollout("shop"), salted)],
+    };
+    let expected = Asked {
+        expected: Some(Revision(2)),
+        ..asked()
+    };
+    let refused = node.make_as(apply.clone(), expected.clone()).await.expect_err("flips");
+    assert!(matches!(refused, ChangeError::Flips(_)), "{refused}");
+    let allowed = Asked {
+        allow_flips: true,
+        ..expected
+    };
+    node.make_as(apply, allowed).await.expect("made");
+    // Shrinking is what it says, and needs no leave.
+    node.must(split("10%")).await;
+}
+
+#[tokio::test]
+async fn while_frozen_nobody_new_enters_and_those_inside_stay() {
+    let node = Node::start().await;
+    node.must(split("50%")).await;
+    node.must(Change::Freeze {
+        rollout: rollout("shop"),
+    })
+    .await;
+    for entering in [split("60%"), set("42", "canary", None)] {
+        let refused = node.make(entering).await.expect_err("frozen");
+        assert!(matches!(refused, ChangeError::Frozen { .. }), "{refused}");
+    }
+    assert_eq!(node.weight(), 500_000);
+    node.must(set("42", "stable", None)).await;
+    node.must(split("40%")).await;
+    node.must(Change::Unfreeze {
+        rollout: rollout("shop"),
+    })
+    .await;
+    node.must(split("60%")).await;
+}
+
+#[tokio::test]
+async fn segments_pin_their_users_and_cannot_be_taken_from_under_a_target() {
+    let node = Node::start().await;
+    let testers = SegmentName::parse("testers").expect("name");
+    let put = |users: &[&str]| Change::PutSegment {
+        segment: testers.clone(),
+        users: users.iter().map(|u| (*u).into()).collect(),
+    };
+    node.must(put(&["1", "2"])).await;
+    let targeted = spec(serde_json::json!({
+        "releases": { "stable": { "pool": "s" }, "canary": { "pool": "c" } },
+        "targets": [{ "segment": "testers", "release": "canary" }],
+    }));
+    let expected = Asked {
+        expected: Some(Revision(1)),
+        ..asked()
+    };
+    let apply = Change::Apply {
+        rollouts: vec![(rollout("shop"), targeted)],
+    };
+    node.make_as(apply, expected).await.expect("made");
+    assert_eq!(node.decided("1"), ("canary".to_owned(), "target"));
+    let edit = Change::EditSegment {
+        segment: testers.clone(),
+        add: vec!["3".into()],
+        remove: vec!["1".into()],
+    };
+    node.must(edit).await;
+    assert_eq!((node.decided("1").1, node.decided("3").1), ("stable", "target"));
+    let last = Asked {
+        expected: Some(Revision(4)),
+        ..asked()
+    };
+    let delete = Change::DeleteSegment { segment: testers };
+    let refused = node.make_as(delete, last).await.expect_err("in use");
+    assert!(refused.to_string().contains("named by targets of shop"), "{refused}");
+}
+
+#[tokio::test]
+async fn imports_are_one_change_that_merges_or_replaces() {
+    let node = Node::start().await;
+    node.must(set("old", "canary", None)).await;
+    let import = |replace, to: &str, users: std::ops::Range<u32>| Change::ImportUsers {
+        rollout: rollout("shop"),
+        replace,
+        groups: vec![UserGroup {
+            release: release(to),
+            until: None,
+            users: users.map(|n| n.to_string().into()).collect(),
+        }],
+    };
+    let merged = node.must(import(false, "canary", 0..50_000)).await;
+    assert_eq!(merged.revision, Revision(3));
+    assert_eq!((node.decided("old").1, node.decided("49999").1), ("user", "user"));
+    node.must(import(true, "canary", 10..20)).await;
+    assert_eq!(
+        (node.decided("old").1, node.decided("9").1, node.decided("10").1),
+        ("stable", "stable", "user")
+    );
+    node.must(Change::Undo { to: Revision(3) }).await;
+    assert_eq!((node.decided("old").1, node.decided("49999").1), ("user", "user"));
+}
+
+#[tokio::test]
+async fn what_is_due_is_made_and_written_down() {
+    let node = Node::start().await;
+    let soon = switchyard::clock::unix_millis() + 300;
+    node.must(set("42", "canary", Some(soon))).await;
+    let later = Asked {
+        at: Some(Moment(soon)),
+        ..asked()
+    };
+    let scheduled = node.make_as(split("20%"), later).await.expect("scheduled");
+    assert_eq!((scheduled.revision, node.weight()), (Revision(3), 0));
+    assert_eq!(node.controller.live().pin().schedule().len(), 1);
+    let over = Asked {
+        at: Some(Moment(1)),
+        ..asked()
+    };
+    assert!(matches!(
+        node.make_as(split("30%"), over).await,
+        Err(ChangeError::Refused(_))
+    ));
+    let clerk = Clerk::new(Arc::clone(&node.controller), std::time::Duration::from_secs(3600));
+    let work = tokio::spawn(async move { clerk.run().await });
+    let mut revisions = node.controller.live().revisions();
+    revisions
+        .wait_for(|live| *live >= Revision(5))
+        .await
+        .expect("both are made");
+    work.abort();
+    assert_eq!((node.decided("42").1, node.weight()), ("stable", 200_000));
+    assert!(node.controller.live().pin().schedule().is_empty());
+    let query = HistoryQuery {
+        limit: 2,
+        ..HistoryQuery::default()
+    };
+    let history = node.controller.store().history(&query).await.expect("history");
+    let mut sources: Vec<Source> = history.iter().map(|entry| entry.source).collect();
+    sources.sort_by_key(|source| format!("{source:?}"));
+    assert_eq!(sources, [Source::Expiry, Source::Schedule]);
+}
