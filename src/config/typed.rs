@@ -10,16 +10,10 @@ use super::tree::{self, Node, Value};
 use super::variables::Replaced;
 use super::{check, schema, written};
 
-static FILE: Lazy<Shape> = Lazy::new(|| Shape::of(&schema()));
+static SHAPE: Lazy<Shape> = Lazy::new(|| Shape::of(&schema()));
 
 /// Reads a file; everything that is wrong with its form is noted, and what is left is yielded, if anything is.
 pub fn file(replaced: &Replaced, places: &mut Places<'_>) -> Option<written::File> {
-    let root = tree(replaced, places)?;
-    value(root, Some(&FILE), places)
-}
-
-/// The text as a tree; what is no such text is noted.
-pub fn tree(replaced: &Replaced, places: &mut Places<'_>) -> Option<Node> {
     let document = match tree::read(&replaced.text) {
         Ok(document) => document,
         Err(refusal) => {
@@ -30,14 +24,12 @@ pub fn tree(replaced: &Replaced, places: &mut Places<'_>) -> Option<Node> {
     for refusal in document.refusals {
         places.note_at(refusal.at, &refusal.key, refusal.message);
     }
-    Some(document.root)
+    node(document.root, &SHAPE, places)
 }
 
-/// Makes a value of a tree, which is checked against the shape, and mended, if there is one.
-pub fn value<T: DeserializeOwned>(mut root: Node, shape: Option<&Shape>, places: &mut Places<'_>) -> Option<T> {
-    if let Some(shape) = shape {
-        check::check(&mut root, shape, places);
-    }
+/// Makes a value of a tree that has that shape; everything that is wrong with its form is noted.
+pub fn node<T: DeserializeOwned>(mut root: Node, shape: &Shape, places: &mut Places<'_>) -> Option<T> {
+    check::check(&mut root, shape, places);
     let value = yaml(&root);
     places.set_root(root);
     match serde_path_to_error::deserialize(value) {

@@ -71,7 +71,7 @@ impl Follower {
         }
         let mut next = snapshot.clone();
         let facts = seed_facts(seed, &mut next, &self.live);
-        match self.store.commit(snapshot.revision(), seed_commit(facts)).await {
+        match self.store.commit(snapshot.revision(), seed_commit(facts, seed)).await {
             // Another process seeded it at the same moment: its state is the truth.
             Ok(_) | Err(CommitError::Moved(_)) => {}
             Err(e) => return Err(StartError::Seed(e)),
@@ -183,7 +183,7 @@ fn seed_facts(seed: &[(RolloutName, RolloutSpec)], next: &mut Snapshot, live: &L
     facts
 }
 
-fn seed_commit(facts: Vec<Fact>) -> Commit {
+fn seed_commit(facts: Vec<Fact>, seed: &[(RolloutName, RolloutSpec)]) -> Commit {
     Commit {
         facts: Arc::new(facts),
         record: Record {
@@ -191,7 +191,7 @@ fn seed_commit(facts: Vec<Fact>) -> Commit {
             actor: "switchyard".to_owned(),
             reason: None,
             source: Source::Seed,
-            rollouts: Vec::new(),
+            rollouts: seed.iter().map(|(name, _)| name.clone()).collect(),
             summary: "seeded from the configuration".to_owned(),
             diff: Vec::new(),
         },

@@ -137,7 +137,7 @@ fn apply_is_one_change_with_its_diff() {
     );
     assert_eq!(unknown.code, 2);
     assert!(
-        unknown.err.starts_with("standard input:2:1: unknown field `spilt`"),
+        unknown.err.starts_with("standard input:2:1: spilt: "),
         "{}",
         unknown.err
     );
