@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis crash stream websockets sticky bench bench-peers install setup fmt
+.PHONY: help run test check schemathesis crash stream websockets sticky upgrades bench bench-peers install setup fmt
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -10,6 +10,7 @@ help:
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
+	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make install      the program into ~/.cargo/bin"
 
@@ -45,6 +46,9 @@ websockets: setup
 
 sticky: setup
 	$(LONG) -- sticky:: --test-threads 1 --nocapture
+
+upgrades: setup
+	$(LONG) -- handover:: --test-threads 1 --nocapture
 
 bench: setup
 	cargo bench

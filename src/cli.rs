@@ -96,6 +96,12 @@ fn run(serve: &Serve) -> ExitCode {
 
 /// Serves until the process ends.
 fn start(config: Config, options: RunOptions) -> ExitCode {
+    if options.daemon && !server::is_daemon() {
+        return match server::start_daemon(&config.server, options.upgrade) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => complain(&e.to_string(), e.code()),
+        };
+    }
     if let Err(e) = error_log::init(clock::unix_micros) {
         return complain(&e.to_string(), FAILED);
     }

@@ -66,6 +66,13 @@ impl Follower {
             return Err(StartError::Unfit(problems));
         }
         if snapshot.revision() > Revision::default() || seed.is_empty() {
+            if !seed.is_empty() {
+                info!(
+                    target: targets::CONTROL,
+                    "rollouts: of the configuration are a seed and not used: the store is at revision {}",
+                    snapshot.revision().0
+                );
+            }
             self.live.publish(snapshot);
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 mod authority;
 mod harness;
+mod holding;
 
 mod aborts;
 mod admin;
@@ -17,7 +18,11 @@ mod cli_failures;
 mod cli_lists;
 mod connections;
 mod cors;
+mod daemon;
+mod embedded;
 mod failures;
+mod files;
+mod handover;
 mod http2;
 mod http2_upstream;
 mod messages;
