@@ -86,17 +86,20 @@ impl Controller {
 
     async fn make(&self, change: Change, asked: &Asked, beside: Option<Fact>) -> Result<Outcome, ChangeError> {
         let turn = self.turn.lock().await;
-        if let Some(answered) = self.answered(asked).await? {
-            return Ok(answered);
-        }
         // A list of a million users is not copied for the sake of a second attempt.
         let once = change.is_bulk();
         let mut change = Some(change);
         for _ in 0..ATTEMPTS_MAX {
+            let now = self.caught_up().await;
+            // Looked for after that state was read: a request whose client has gone may still be committed under the same
+            // key, either before, and is found, or later, and the commit finds that the store has moved.
+            if let Some(answered) = self.answered(asked).await? {
+                return Ok(answered);
+            }
+            let now = now?;
             let Some(this) = (if once { change.take() } else { change.clone() }) else {
                 break;
             };
-            let now = self.caught_up().await?;
             let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
             if asked.dry_run || candidate.facts.is_empty() {
                 return Ok(candidate.outcome);
