@@ -268,4 +268,6 @@ pub struct StoreStatus {
     pub place: String,
     /// Why it cannot be written, if it cannot.
     pub read_only: Option<String>,
+    /// Why the disk refused the last change, if it did; the next one that it takes ends that.
+    pub failing: Option<String>,
 }

@@ -119,6 +119,7 @@ async fn status(Shared(state): Shared<State>) -> Json<Status> {
             kind: store.kind.to_owned(),
             place: store.place,
             read_only: store.read_only,
+            failing: store.failing,
         },
         stuck: snapshot.stuck().clone(),
         pools: state.pools.status().into_iter().map(pool).collect(),

@@ -90,14 +90,16 @@ impl Controller {
         let once = change.is_bulk();
         let mut change = Some(change);
         for _ in 0..ATTEMPTS_MAX {
-            let Some(this) = (if once { change.take() } else { change.clone() }) else {
-                break;
-            };
-            // In every attempt: what came in between may have been this request, made through another process.
+            let now = self.caught_up().await;
+            // Looked for after that state was read: a request whose client has gone may still be committed under the same
+            // key, either before, and is found, or later, and the commit finds that the store has moved.
             if let Some(answered) = self.answered(asked).await? {
                 return Ok(answered);
             }
-            let now = self.caught_up().await?;
+            let now = now?;
+            let Some(this) = (if once { change.take() } else { change.clone() }) else {
+                break;
+            };
             let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
             if asked.dry_run || candidate.facts.is_empty() {
                 return Ok(candidate.outcome);

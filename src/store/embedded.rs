@@ -86,6 +86,8 @@ struct Shared {
     file: StoreFile,
     readers: Readers,
     feed: Feed,
+    /// Why the last commit failed, if it did.
+    failing: parking_lot::Mutex<Option<String>>,
 }
 
 impl EmbeddedStore {
@@ -140,6 +142,7 @@ impl Shared {
             file,
             readers,
             feed: Feed::new(latest),
+            failing: parking_lot::Mutex::default(),
         })
     }
 
@@ -184,7 +187,13 @@ impl Store for EmbeddedStore {
         let shared = self.shared.clone();
         // From here on it is carried through, even if nobody waits for it any more.
         let done = off_the_async_threads(move || writer.commit(base, commit, &shared.feed)).await;
-        done.map_err(|fault| fault.refused(self.shared.file.place()))
+        let done = done.map_err(|fault| fault.refused(self.shared.file.place()));
+        match &done {
+            Ok(_) => *self.shared.failing.lock() = None,
+            Err(CommitError::Store(error)) => *self.shared.failing.lock() = Some(error.to_string()),
+            Err(CommitError::Moved(_) | CommitError::ReadOnly(_)) => {}
+        }
+        done
     }
 
     fn watch(&self, from: Revision) -> Box<dyn Watch> {
@@ -257,6 +266,7 @@ impl Store for EmbeddedStore {
                 Writing::Open(_) => None,
                 Writing::Closed(why) => Some(why.clone()),
             },
+            failing: self.shared.failing.lock().clone(),
         }
     }
 }

@@ -283,6 +283,7 @@ impl Store for MemoryStore {
             kind: "memory",
             place: String::new(),
             read_only: None,
+            failing: None,
         }
     }
 }

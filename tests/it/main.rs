@@ -1,6 +1,8 @@
 //! The program itself, on real sockets at port 0, with origins that misbehave on script.
 
 mod authority;
+#[path = "../store/dice.rs"]
+mod dice;
 mod harness;
 mod holding;
 
@@ -31,5 +33,8 @@ mod requests;
 mod signals;
 mod sticky;
 mod streams;
+mod switching;
+mod switching_crash;
+mod switching_disk;
 mod tls;
 mod upgrades;

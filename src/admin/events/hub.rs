@@ -23,7 +23,9 @@ const LISTENERS_MAX: usize = 64;
 /// Events that a slow listener may be behind.
 const BEHIND_MAX: usize = 256;
 /// More revisions are not told one by one to who comes back after long.
-const REVISIONS_MAX: u64 = 100;
+const REVISIONS_MAX: u64 = 1_000;
+/// Revisions that are read of the history at a time, for those who are there.
+const REVISIONS_AT_ONCE: u64 = 100;
 /// How often health is looked at; every fourth time figures are told.
 const LOOK_EACH: Duration = Duration::from_millis(250);
 const LOOKS_A_FIGURE: u32 = 4;
@@ -76,10 +78,13 @@ impl Hub {
 
     /// The revisions after one, up to another, with what the history says of them.
     pub async fn revisions(&self, after: u64, to: u64) -> Vec<Arc<Told>> {
+        if after >= to {
+            return Vec::new();
+        }
         let wanted = HistoryQuery {
             rollout: None,
             before: Some(Revision(to + 1)),
-            limit: usize::try_from((to - after.min(to)).min(REVISIONS_MAX)).unwrap_or(0),
+            limit: usize::try_from((to - after).min(REVISIONS_MAX)).unwrap_or(0),
         };
         let entries = self.controller.store().history(&wanted).await;
         let entries = entries.unwrap_or_else(|e| {
@@ -108,6 +113,8 @@ impl Hub {
 
     async fn make(self: Arc<Self>, mut revision: u64) {
         let mut revisions = self.controller.live().revisions();
+        // One may have gone live since the first listener came.
+        revisions.mark_changed();
         let mut turn = tokio::time::interval(LOOK_EACH);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut seen = Seen {
@@ -123,11 +130,12 @@ impl Hub {
                         return;
                     }
                     let now = revisions.borrow_and_update().0;
-                    if now > revision {
-                        for told in self.revisions(revision, now).await {
+                    while revision < now {
+                        let to = now.min(revision + REVISIONS_AT_ONCE);
+                        for told in self.revisions(revision, to).await {
                             self.tell(told);
                         }
-                        revision = now;
+                        revision = to;
                     }
                 }
                 _ = turn.tick() => self.look(&mut seen, revision),

@@ -45,6 +45,9 @@ pub struct StoreState {
     pub place: String,
     /// Why it cannot be written, if it cannot.
     pub read_only: Option<String>,
+    /// Why the last change could not be written, if it could not; none once one can.
+    #[serde(default)]
+    pub failing: Option<String>,
 }
 
 /// A pool.
