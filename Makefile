@@ -1,17 +1,19 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis crash stream websockets sticky upgrades bench bench-peers install setup fmt
+.PHONY: help run test check schemathesis crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
-	@echo "make crash        the store, killed 1,000 times, on a full and a failing disk (root)"
+	@echo "make crash        the store and the whole program, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
 	@echo "make schemathesis the admin side against its own OpenAPI document, with odd requests"
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
 	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
+	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
+	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
 	@echo "make install      the program into ~/.cargo/bin"
 
 setup:
@@ -23,9 +25,11 @@ run: setup
 test: setup
 	cargo test
 
-# Kills the store's program 1,000 times, fills its disk and makes it fail; needs root and strace.
+# Kills the store's program 1,000 times, and the whole program as often, fills its disk and makes it fail; needs root
+# and strace.
 crash: setup
 	SWITCHYARD_LONG=1 cargo test --test store crash::
+	SWITCHYARD_LONG=1 cargo test --test it -- switching_crash:: switching_disk:: --test-threads 1 --nocapture
 
 check: setup
 	cargo fmt --check
@@ -50,6 +54,9 @@ sticky: setup
 upgrades: setup
 	$(LONG) -- handover:: --test-threads 1 --nocapture
 
+switching: setup
+	$(LONG) -- switching:: --test-threads 1 --nocapture
+
 bench: setup
 	cargo bench
 
@@ -60,3 +67,7 @@ bench-peers: setup
 	cargo build --release
 	cargo bench --bench bare --no-run
 	python3 benches/peers/run.py
+
+bench-switching: setup
+	cargo build --release
+	python3 benches/switching/run.py

@@ -162,6 +162,18 @@ fn unset(user: &str) -> Change {
 }
 
 #[tokio::test]
+async fn a_request_that_ends_never_frees_the_state_that_it_saw() {
+    let node = Node::start().await;
+    let seen = node.controller.live().pin();
+    node.must(set("42", "canary", None)).await;
+    let state = Arc::downgrade(&seen);
+    drop(seen);
+    assert!(state.upgrade().is_some(), "the request was the last to hold it");
+    node.must(set("43", "canary", None)).await;
+    assert!(state.upgrade().is_none(), "it is held for ever");
+}
+
+#[tokio::test]
 async fn an_empty_store_is_seeded_once_and_a_change_is_seen_at_once() {
     let node = Node::start().await;
     assert_eq!(node.revision(), Revision(1));

@@ -20,6 +20,8 @@ use crate::telemetry::{metrics, targets};
 
 /// How many pieces of the state are on their way from the store at a time.
 const PIECES: usize = 4;
+/// How often states that no request sees any more are freed.
+const RETIRED_EACH: Duration = Duration::from_secs(1);
 /// Pause after a failure of the store.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often the schedule and expiries are looked at.
@@ -41,6 +43,17 @@ pub enum StartError {
     /// What is stored does not fit the configuration.
     #[error("{}", .0.join("\n"))]
     Unfit(Vec<String>),
+}
+
+/// States that were live, until no request sees them any more. A request whose state is the last of its kind would have to
+/// free it, and with it a list of a million users that was replaced meanwhile: so they are freed here.
+#[derive(Default)]
+struct Retired(Vec<Arc<Snapshot>>);
+
+impl Retired {
+    fn free(&mut self) {
+        self.0.retain(|state| Arc::strong_count(state) > 1);
+    }
 }
 
 /// Keeps the live state as the store has it.
@@ -73,7 +86,7 @@ impl Follower {
                     snapshot.revision().0
                 );
             }
-            self.live.publish(snapshot);
+            drop(self.live.publish(snapshot));
             return Ok(());
         }
         let mut next = snapshot.clone();
@@ -85,7 +98,7 @@ impl Follower {
         }
         let (snapshot, problems) = self.load().await?;
         if problems.is_empty() {
-            self.live.publish(snapshot);
+            drop(self.live.publish(snapshot));
             return Ok(());
         }
         Err(StartError::Unfit(problems))
@@ -113,14 +126,23 @@ impl Follower {
     /// Follows the store for ever.
     pub async fn run(&self) {
         let mut watch = self.store.watch(self.live.pin().revision());
+        let mut retired = Retired::default();
+        let mut turn = tokio::time::interval(RETIRED_EACH);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            match watch.next().await {
+            let next = tokio::select! {
+                next = watch.next() => Some(next),
+                _ = turn.tick() => None,
+            };
+            retired.free();
+            let Some(next) = next else { continue };
+            match next {
                 Ok(Event::Committed(committed)) => {
                     metrics::set_store_connected(true);
-                    self.publish(&committed);
+                    retired.0.extend(self.publish(&committed));
                 }
                 Ok(Event::Resync) => {
-                    self.resync().await;
+                    retired.0.push(self.resync().await);
                     watch = self.store.watch(self.live.pin().revision());
                 }
                 Err(e) => {
@@ -132,10 +154,10 @@ impl Follower {
         }
     }
 
-    fn publish(&self, committed: &Committed) {
+    fn publish(&self, committed: &Committed) -> Option<Arc<Snapshot>> {
         let now = self.live.pin();
         if committed.revision <= now.revision() {
-            return;
+            return None;
         }
         let mut next = Snapshot::clone(&now);
         drop(now);
@@ -146,10 +168,10 @@ impl Follower {
                 committed.revision.0, p.rollout, p.problem.path, p.problem.message
             );
         }
-        self.live.publish(next);
+        Some(self.live.publish(next))
     }
 
-    async fn resync(&self) {
+    async fn resync(&self) -> Arc<Snapshot> {
         loop {
             match self.load().await {
                 Ok((snapshot, problems)) => {
@@ -157,8 +179,7 @@ impl Follower {
                         error!(target: targets::CONTROL, "{problem}: this rollout is not served");
                     }
                     info!(target: targets::CONTROL, "state loaded again at revision {}", snapshot.revision().0);
-                    self.live.publish(snapshot);
-                    return;
+                    return self.live.publish(snapshot);
                 }
                 Err(e) => {
                     error!(target: targets::CONTROL, "the state cannot be loaded, the last one stays live: {e}");

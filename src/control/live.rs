@@ -44,8 +44,9 @@ impl Live {
         self.revision.subscribe()
     }
 
-    /// Makes a state visible to every request that begins from now on.
-    pub(super) fn publish(&self, next: Snapshot) {
+    /// Makes a state visible to every request that begins from now on. Yields the one before, which requests may still
+    /// see.
+    pub(super) fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
         let next = Arc::new(next);
         let before = self.current.swap(Arc::clone(&next));
         metrics::set_revision(next.revision().0);
@@ -68,5 +69,6 @@ impl Live {
             }
         }
         self.revision.send_replace(next.revision());
+        before
     }
 }

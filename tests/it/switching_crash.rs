@@ -243,7 +243,14 @@ fn a_request_that_is_repeated_while_it_is_under_way_is_made_once() {
     let others = rusqlite::Connection::open(folder.store()).expect("opens");
     others.busy_timeout(PATIENCE).expect("set");
     others.execute_batch("BEGIN IMMEDIATE").expect("the file is held");
-    let asked = State::default().change(&mut Dice(1), 1);
+    // A change that is one each time that it is made.
+    let asked = Asked {
+        method: "PUT",
+        path: "/users/42".to_owned(),
+        body: "{\"release\":\"canary\"}".to_owned(),
+        kind: JSON,
+        number: 1,
+    };
     let under_way = || (0..ROUND_TRIPS).for_each(|_| drop(get(&proxy, "/api/v1/status")));
     let mut gone = connect(&proxy.admin);
     asked.send(&mut gone);

@@ -20,8 +20,10 @@ use super::{Shared, copy, read};
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the length of the log is looked at.
 const TEND_EVERY: Duration = Duration::from_millis(250);
-/// The log is emptied when it is longer: some hundreds of changes, so that readers find their pages quickly.
-const LOG_BYTES_MAX: u64 = 4 << 20;
+/// The log is emptied when so many of its pages (4 KiB each) are not in the file yet: some hundreds of changes, so that
+/// readers find their pages quickly. Emptying keeps the disk from commits for a moment, so it is no more often.
+const LOG_PAGES_MAX: i64 = 3_000;
+const LOG_BYTES_MAX: u64 = 3_000 * 4_096;
 
 /// Ends the threads when dropped.
 pub(super) struct Upkeep {
@@ -144,6 +146,7 @@ fn tend(shared: &Shared, stop: &Stop, copy_every: Duration) {
     let latest = shared.feed.latest();
     let mut copied: Option<(Revision, Instant)> = None;
     while !stop.within(TEND_EVERY) {
+        // A shorter log need not be opened; the file keeps its length when the log begins anew.
         let log_bytes = std::fs::metadata(shared.file.log_path()).map_or(0, |log| log.len());
         if log_bytes > LOG_BYTES_MAX {
             emptying.heard(shared, empty_log(shared));
@@ -160,5 +163,9 @@ fn tend(shared: &Shared, stop: &Stop, copy_every: Duration) {
 /// Moves the log's pages into the file. Waits for nobody and makes nobody wait: what readers still need, stays.
 fn empty_log(shared: &Shared) -> Result<(), Fault> {
     let db = shared.file.open_to_write()?;
-    Ok(db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?)
+    let waiting = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
+    if db.query_row("PRAGMA wal_checkpoint(NOOP)", [], waiting)? > LOG_PAGES_MAX {
+        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+    }
+    Ok(())
 }
