@@ -163,7 +163,7 @@ impl Hub {
         }
         seen.health = health;
         seen.looks += 1;
-        if seen.looks % LOOKS_A_FIGURE == 0 {
+        if seen.looks.is_multiple_of(LOOKS_A_FIGURE) {
             let (totals, now) = (release_totals(), clock::now());
             let body = figures::between(&seen.totals, &totals, now - seen.since, revision);
             (seen.totals, seen.since) = (totals, now);
