@@ -1,14 +1,16 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check crash stream websockets sticky switching bench bench-peers bench-switching install setup fmt
+.PHONY: help run test check schemathesis crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup fmt
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
 	@echo "make crash        the store and the whole program, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
+	@echo "make schemathesis the admin side against its own OpenAPI document, with odd requests"
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
+	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
@@ -35,6 +37,9 @@ check: setup
 	cargo test
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
+schemathesis: setup
+	./scripts/schemathesis
+
 # The long forms of tests that `make test` runs in short.
 LONG = SWITCHYARD_LONG=1 cargo test --test it
 stream: setup
@@ -45,6 +50,9 @@ websockets: setup
 
 sticky: setup
 	$(LONG) -- sticky:: --test-threads 1 --nocapture
+
+upgrades: setup
+	$(LONG) -- handover:: --test-threads 1 --nocapture
 
 switching: setup
 	$(LONG) -- switching:: --test-threads 1 --nocapture

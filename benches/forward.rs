@@ -96,7 +96,7 @@ fn serve(mut stream: TcpStream) {
 
 fn spawn_proxy(origin: &str) -> String {
     let text = format!(
-        "server: {{ threads: 1 }}\nlisteners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: \"off\"\n\
+        "server: {{ threads: 1 }}\nlisteners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: \"off\"\nstore: {{ memory: {{}} }}\n\
          access_log: {{ path: /dev/null }}\n\
          pools: {{ stable: {{ endpoints: [\"{origin}\"] }}, canary: {{ endpoints: [\"{origin}\"] }} }}\n\
          routes: [{{ rollout: bench }}]\n\

@@ -1,8 +1,24 @@
-//! Arguments, printing and exit codes: 0 done, 1 failed, 2 usage or invalid input.
+//! Arguments, printing and exit codes: 0 done, 1 failed, 2 usage or invalid input, 3 conflict, 4 committed but not yet
+//! live everywhere.
 
+mod apply;
 mod args;
+mod call;
+mod client;
 mod demo;
+mod events;
+mod explain;
+mod failure;
+mod file;
+mod list;
+mod moment;
 mod origin;
+mod rollout;
+mod screen;
+mod segment;
+mod session;
+mod show;
+mod user;
 
 use std::io::Write;
 use std::path::Path;
@@ -10,14 +26,15 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
+use crate::admin::wire::Status;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::server::{self, RunOptions};
 use crate::telemetry::error_log;
-use args::{Args, Command, Serve};
-
-const FAILED: u8 = 1;
-const INVALID: u8 = 2;
+use args::{Args, Command, Reach, Serve};
+use call::Call;
+use failure::{FAILED, Failure, INVALID};
+use session::Session;
 
 /// Runs the program with the arguments of the process.
 pub fn main() -> ExitCode {
@@ -31,6 +48,27 @@ pub fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Demo { listen, admin } => demo::run(&listen, &admin),
+        Command::Rollout(rollout) => ended(rollout::run(&rollout)),
+        Command::User(user) => ended(user::run(&user)),
+        Command::Segment(segment) => ended(segment::run(&segment)),
+        Command::Status(reach) => ended(status(&reach)),
+        Command::Events(events) => ended(events::run(&events)),
+    }
+}
+
+fn status(reach: &Reach) -> Result<(), Failure> {
+    let session = Session::new(reach)?;
+    session.show(&Call::get(&["status"]), |screen, status: &Status| {
+        show::status(screen, status)
+    })
+}
+
+/// The exit code of a verb, its failure told; a reader of the output that went away is no failure.
+fn ended(result: Result<(), Failure>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => complain(&failure.to_string(), failure.code()),
     }
 }
 
@@ -58,6 +96,12 @@ fn run(serve: &Serve) -> ExitCode {
 
 /// Serves until the process ends.
 fn start(config: Config, options: RunOptions) -> ExitCode {
+    if options.daemon && !server::is_daemon() {
+        return match server::start_daemon(&config.server, options.upgrade) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(e) => complain(&e.to_string(), e.code()),
+        };
+    }
     if let Err(e) = error_log::init(clock::unix_micros) {
         return complain(&e.to_string(), FAILED);
     }

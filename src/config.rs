@@ -5,6 +5,7 @@ mod build;
 mod check;
 mod places;
 mod problem;
+mod rollouts;
 mod shape;
 mod tree;
 mod typed;
@@ -29,6 +30,7 @@ use places::Places;
 use variables::Replaced;
 
 pub use problem::Problem;
+pub use rollouts::{WrittenRollout, rollouts_from};
 
 /// The largest file that is read: a list of a million users has room in it.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;

@@ -3,10 +3,17 @@
 pub mod settings;
 
 mod assemble;
+mod daemon;
 mod drain;
+mod handover;
 mod listen;
+mod pid_file;
 mod signals;
+mod start;
 mod state;
+mod takeover;
 mod tls;
 
-pub use assemble::{RunOptions, StartError, run};
+pub use assemble::run;
+pub use daemon::{DaemonError, is_child as is_daemon, start as start_daemon};
+pub use start::{RunOptions, StartError};

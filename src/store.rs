@@ -164,7 +164,7 @@ pub trait Store: Send + Sync {
     /// When it was not done; then nothing of it is kept.
     async fn commit(&self, base: Revision, commit: Commit) -> Result<Committed, CommitError>;
 
-    /// The commits after `from`, in order, those of other processes included.
+    /// The commits after `from`, in order, those of other processes included, as long as the store is there.
     fn watch(&self, from: Revision) -> Box<dyn Watch>;
 
     /// The latest revision.

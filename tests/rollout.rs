@@ -399,7 +399,7 @@ fn all_problems_are_listed_with_their_place() {
         "users.: the user id is empty",
         "users.x: release \"gone\" does not exist: write one of canary",
         "targets[0]: says not exactly one of",
-        "targets[1].segment: segments are not available",
+        "targets[1].segment: segment \"testers\" does not exist",
         "targets[2].release: release \"beta\" does not exist",
         "targets[2].when.regex: \"(\" is no regular expression",
         "targets[3].when.path: \"beta\" does not begin with '/'",

@@ -2,25 +2,23 @@
 //! and is told with its number.
 
 mod line;
+mod users;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use futures_util::StreamExt;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
-use xxhash_rust::xxh3::xxh3_64;
 
 use self::line::Line;
+pub use self::users::Users;
 use super::refusal::{Kind, Refusal};
 use super::sent;
 use super::wire::{CSV, NDJSON, PLAIN, ProblemItem};
 use crate::clock;
 use crate::identity::UserId;
-use crate::rollout::{Moment, ReleaseName, UserGroup};
+use crate::rollout::{Moment, ReleaseName};
 
 const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const LINES_MAX: u32 = 5_000_000;
@@ -28,8 +26,6 @@ const LINES_MAX: u32 = 5_000_000;
 const LINE_BYTES_MAX: usize = 8 * 1024;
 /// More wrong lines are not told.
 const PROBLEMS_MAX: usize = 20;
-/// Different pairs of release and time; a list with more is not one of a rollout.
-const GROUPS_MAX: usize = 10_000;
 /// How long a list may pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -100,24 +96,6 @@ pub struct Reading {
     problems: Vec<ProblemItem>,
 }
 
-/// Users as they are kept while a list is read.
-#[derive(Debug, Default)]
-pub struct Users {
-    groups: Vec<Group>,
-    by_terms: HashMap<(ReleaseName, Option<Moment>), u32>,
-    /// The group and the place in it of each user.
-    places: HashTable<(u32, u32)>,
-}
-
-#[derive(Debug)]
-struct Group {
-    release: Option<ReleaseName>,
-    until: Option<Moment>,
-    ids: Vec<Box<str>>,
-    /// The line of each.
-    lines: Vec<u32>,
-}
-
 /// Reads a whole list, and yields the digest of its request.
 ///
 /// # Errors
@@ -126,6 +104,7 @@ pub async fn read(mut reading: Reading, parts: &Parts, body: Body) -> Result<(Us
     let mut digest = sent::begun(parts);
     let mut chunks = body.into_data_stream();
     let mut bytes = 0;
+    let mut fed = Ok(());
     loop {
         let next = tokio::time::timeout(PAUSE_MAX, chunks.next()).await;
         let next = next.map_err(|_| Refusal::new(Kind::Malformed, "the list stopped arriving"))?;
@@ -139,9 +118,11 @@ pub async fn read(mut reading: Reading, parts: &Parts, body: Body) -> Result<(Us
             ));
         }
         digest.update(&chunk);
-        reading.feed(&chunk)?;
+        // Most clients hear why they are refused only after they have sent all.
+        fed = fed.and_then(|()| reading.feed(&chunk));
         tokio::task::yield_now().await;
     }
+    fed?;
     Ok((reading.end()?, sent::finished(digest)))
 }
 
@@ -309,88 +290,110 @@ fn unknown(name: &str, releases: &[ReleaseName]) -> String {
     format!("release {name:?} does not exist: write one of {}", known.join(", "))
 }
 
-impl Users {
-    fn add(
-        &mut self,
-        user: &str,
-        release: Option<ReleaseName>,
-        until: Option<Moment>,
-        number: u32,
-    ) -> Result<(), String> {
-        let group = self.group(release, until)?;
-        let groups = &mut self.groups;
-        let id = |(group, place): (u32, u32)| -> &str { &groups[group as usize].ids[place as usize] };
-        let hash = xxh3_64(user.as_bytes());
-        let entry = self
-            .places
-            .entry(hash, |at| id(*at) == user, |at| xxh3_64(id(*at).as_bytes()));
-        match entry {
-            Entry::Occupied(known) => {
-                let (other, place) = *known.get();
-                if other == group {
-                    return Ok(());
-                }
-                let first = groups[other as usize].lines[place as usize];
-                Err(format!(
-                    "the user is in line {first} already, and gets something else there"
-                ))
-            }
-            Entry::Vacant(free) => {
-                let into = &mut groups[group as usize];
-                // Fewer than LINES_MAX, which fits.
-                free.insert((group, into.ids.len() as u32));
-                into.ids.push(user.into());
-                into.lines.push(number);
-                Ok(())
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::UserGroup;
+
+    fn names(all: &[&str]) -> Vec<ReleaseName> {
+        all.iter().map(|n| ReleaseName::parse(n).expect("a name")).collect()
     }
 
-    fn group(&mut self, release: Option<ReleaseName>, until: Option<Moment>) -> Result<u32, String> {
-        // Most lists say the same in every line.
-        if let Some(last) = self.groups.last() {
-            if last.release == release && last.until == until {
-                return Ok(self.groups.len() as u32 - 1);
-            }
+    fn users(format: Format, default: Option<&str>) -> Reading {
+        let default = default.map(|n| ReleaseName::parse(n).expect("a name"));
+        Reading::of_users(format, names(&["canary", "stable"]), default, 1_000).expect("known")
+    }
+
+    /// Fed in pieces of every size: lines are where line feeds are, not where pieces end.
+    fn read_all(make: impl Fn() -> Reading, text: &[u8]) -> Result<Vec<UserGroup>, Vec<(String, String)>> {
+        let mut results = Vec::new();
+        for size in [1, 2, 7, text.len().max(1)] {
+            let mut reading = make();
+            let fed = text.chunks(size).try_for_each(|chunk| reading.feed(chunk));
+            let result = fed.and_then(|()| reading.end());
+            results.push(result.map(Users::into_groups).map_err(|refusal| {
+                let problems = refusal.problem().problems;
+                problems.into_iter().map(|p| (p.key, p.message)).collect()
+            }));
         }
-        let number = self.groups.len() as u32;
-        if let Some(name) = &release {
-            let place = self.by_terms.entry((name.clone(), until)).or_insert(number);
-            if *place != number {
-                return Ok(*place);
-            }
-        }
-        if self.groups.len() >= GROUPS_MAX {
-            return Err(format!(
-                "there are more than {GROUPS_MAX} different pairs of release and time"
-            ));
-        }
-        self.groups.push(Group {
-            release,
-            until,
-            ids: Vec::new(),
-            lines: Vec::new(),
+        let first = results.remove(0);
+        assert!(results.iter().all(|other| *other == first), "{results:?} and {first:?}");
+        first
+    }
+
+    fn flat(groups: Vec<UserGroup>) -> Vec<(String, String, Option<u64>)> {
+        let each = groups.into_iter().flat_map(|group| {
+            let (release, until) = (group.release.to_string(), group.until.map(|m| m.0));
+            group
+                .users
+                .into_iter()
+                .map(move |user| (user.to_string(), release.clone(), until))
         });
-        Ok(number)
+        each.collect()
     }
 
-    /// Who gets what.
-    pub fn into_groups(self) -> Vec<UserGroup> {
-        let group = |group: Group| {
-            group.release.map(|release| UserGroup {
-                release,
-                until: group.until,
-                users: group.ids,
-            })
-        };
-        self.groups.into_iter().filter_map(group).collect()
+    fn row(user: &str, release: &str, until: Option<u64>) -> (String, String, Option<u64>) {
+        (user.to_owned(), release.to_owned(), until)
     }
 
-    /// The ids alone.
-    pub fn into_ids(self) -> Vec<Box<str>> {
-        self.groups.into_iter().flat_map(|group| group.ids).collect()
+    #[test]
+    fn each_format_says_the_same() {
+        let expected = vec![
+            row("a b", "canary", None),
+            row("ü\"", "canary", None),
+            row("3", "stable", Some(2_000)),
+        ];
+        let ndjson = "{\"user\":\"a b\"}\n\n{\"user\":\"\\u00fc\\\"\",\"release\":\"canary\"}\r\n\
+                      {\"user\":\"3\",\"release\":\"stable\",\"until\":\"1970-01-01T00:00:02Z\"}";
+        let csv = "\u{feff}user,release,until\na b\n\"ü\"\"\",canary\n3,stable,1970-01-01T00:00:02Z\n";
+        for (format, text) in [(Format::Ndjson, ndjson), (Format::Csv, csv)] {
+            let read = read_all(|| users(format, Some("canary")), text.as_bytes());
+            assert_eq!(read.map(flat), Ok(expected.clone()), "{format:?}");
+        }
+        let plain = read_all(|| users(Format::Plain, Some("canary")), b" a b \nuser\n");
+        assert_eq!(
+            plain.map(flat),
+            Ok(vec![row("a b", "canary", None), row("user", "canary", None)])
+        );
+    }
+
+    #[test]
+    fn every_wrong_line_is_told_with_its_number() {
+        let text = "{\"user\":\"1\",\"release\":\"canary\"}\n{\"user\":\"\"}\n{\"user\":\"2\"}\nnonsense\n\
+                    {\"user\":\"3\",\"release\":\"beta\"}\n{\"user\":\"4\",\"release\":\"canary\",\"until\":\"1970-01-01T00:00:00Z\"}\n\
+                    {\"user\":\"1\",\"release\":\"canary\"}\n{\"user\":\"1\",\"release\":\"stable\"}\n";
+        let problems = read_all(|| users(Format::Ndjson, None), text.as_bytes()).expect_err("wrong");
+        let lines: Vec<&str> = problems.iter().map(|(key, _)| key.as_str()).collect();
+        assert_eq!(lines, ["line 2", "line 3", "line 4", "line 5", "line 6", "line 8"]);
+        assert!(problems[5].1.contains("line 1 "), "{problems:?}");
+        let many = "x\n".repeat(100);
+        let problems = read_all(|| users(Format::Ndjson, None), many.as_bytes()).expect_err("wrong");
+        assert_eq!(problems.len(), PROBLEMS_MAX);
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let long = vec![b'x'; LINE_BYTES_MAX + 1];
+        let problems = read_all(|| users(Format::Plain, Some("canary")), &long).expect_err("too long");
+        assert_eq!(problems[0].0, "line 1");
+        let problems = read_all(|| users(Format::Plain, Some("canary")), b"ok\n\xff\n").expect_err("no UTF-8");
+        assert_eq!(problems, [("line 2".to_owned(), "is not UTF-8".to_owned())]);
+        assert!(Reading::of_users(Format::Csv, names(&["stable"]), Some(names(&["x"]).remove(0)), 0).is_err());
+    }
+
+    #[test]
+    fn a_segment_has_users_only() {
+        let reading = || Reading::of_members(Format::Csv);
+        let mut good = reading();
+        good.feed(b"a\nb\na\n").expect("good");
+        let ids: Vec<String> = good
+            .end()
+            .expect("good")
+            .into_ids()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(ids, ["a", "b"]);
+        assert!(read_all(reading, b"a,canary\n").is_err());
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -70,6 +70,7 @@ pub fn operations(api: Api) -> Api {
 }
 
 fn acts(api: Api) -> Api {
+    let api = switches(api);
     api.add(
         Operation::change(
             "put",
@@ -91,7 +92,10 @@ fn acts(api: Api) -> Api {
         .answer::<Planned>(200, "Who would move; nothing is changed."),
         plan,
     )
-    .add(
+}
+
+fn switches(api: Api) -> Api {
+    api.add(
         Operation::change(
             "post",
             "/api/v1/rollouts/{rollout}/kill",

@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use axum::Router;
+use axum::extract::Request as Asked;
+use axum::http::{HeaderValue, header};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -16,7 +20,7 @@ use log::{debug, warn};
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::events::Shutdown;
 use super::gate::Peer;
@@ -32,6 +36,7 @@ const CONNECTIONS_MAX: usize = 1_024;
 /// Serves a router on connections that Pingora accepts.
 pub struct Admin {
     router: Router,
+    ending: watch::Sender<bool>,
     places: Semaphore,
 }
 
@@ -46,7 +51,8 @@ impl Admin {
     /// Serves `router`.
     pub fn new(router: Router) -> Self {
         Self {
-            router,
+            router: router.layer(middleware::from_fn(told_to_go)),
+            ending: watch::Sender::new(false),
             places: Semaphore::new(CONNECTIONS_MAX),
         }
     }
@@ -66,6 +72,7 @@ impl Service<Request<Incoming>> for Served {
 
 #[async_trait]
 impl ServerApp for Admin {
+    /// hyper's graceful end drops a connection whose request is not there yet, so it waits for `cleanup`.
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let Ok(_place) = self.places.try_acquire() else {
             warn!(target: targets::ADMIN, "more than {CONNECTIONS_MAX} admin connections: one is closed");
@@ -82,9 +89,9 @@ impl ServerApp for Admin {
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
-        let mut watch = shutdown.clone();
+        let mut ending = self.ending.subscribe();
         // The guard that the wait yields must not be held while the connection ends.
-        let over = async move { watch.wait_for(|over| *over).await.is_ok() };
+        let over = async move { ending.wait_for(|over| *over).await.is_ok() };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             _ = over => {
@@ -97,9 +104,72 @@ impl ServerApp for Admin {
         }
         None
     }
+
+    async fn cleanup(&self) {
+        self.ending.send_replace(true);
+    }
+}
+
+/// Once the listeners are closed, every answer says that its connection closes.
+async fn told_to_go(request: Asked, next: Next) -> Response {
+    let shutdown = request.extensions().get::<Shutdown>().cloned();
+    let mut response = next.run(request).await;
+    if shutdown.is_some_and(|shutdown| *shutdown.0.borrow()) {
+        let fields = response.headers_mut();
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn peer(stream: &Stream) -> Option<SocketAddr> {
     let digest = stream.get_socket_digest()?;
     digest.peer_addr()?.as_inet().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    fn served(closing: &watch::Receiver<bool>) -> (Arc<Admin>, DuplexStream) {
+        let admin = Arc::new(Admin::new(Router::new().route("/", get(|| async { "here" }))));
+        let (client, server) = tokio::io::duplex(4096);
+        let (app, closing) = (Arc::clone(&admin), closing.clone());
+        tokio::spawn(async move { app.process_new(Box::new(server), &closing).await });
+        (admin, client)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_was_accepted_before_the_listener_closed_gets_its_answer() {
+        let (close, closing) = watch::channel(false);
+        let (_admin, mut client) = served(&closing);
+        tokio::task::yield_now().await;
+        close.send_replace(true);
+        tokio::task::yield_now().await;
+        client
+            .write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .expect("open");
+        let mut answer = String::new();
+        client
+            .read_to_string(&mut answer)
+            .await
+            .expect("an answer, and the end");
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.contains("connection: close") && answer.ends_with("here"),
+            "{answer}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_connection_ends_with_the_cleanup() {
+        let (_close, closing) = watch::channel(true);
+        let (admin, mut client) = served(&closing);
+        tokio::task::yield_now().await;
+        admin.cleanup().await;
+        assert_eq!(client.read(&mut [0]).await.expect("closed, not broken"), 0);
+    }
 }

@@ -129,7 +129,11 @@ impl Tokens {
 
     /// Whose token that is. All are compared, each in the same time.
     pub fn find(&self, token: &[u8]) -> Option<Who> {
-        let tokens = self.current();
+        self.find_at(token, clock::tick())
+    }
+
+    fn find_at(&self, token: &[u8], now: Tick) -> Option<Who> {
+        let tokens = self.current(now);
         let asked = digest(&SHA256, token);
         let mut found = u64::MAX;
         for (place, known) in (0u64..).zip(tokens.iter()) {
@@ -140,9 +144,8 @@ impl Tokens {
         tokens.get(place).map(|token| token.who.clone())
     }
 
-    fn current(&self) -> Arc<Vec<Token>> {
+    fn current(&self, now: Tick) -> Arc<Vec<Token>> {
         let mut kept = self.kept.lock();
-        let now = clock::tick();
         if now.millis() - kept.looked.millis().min(now.millis()) >= LOOK_EACH_MILLIS {
             kept.looked = now;
             let stamp = stamp(&self.path);
@@ -293,25 +296,21 @@ mod tests {
         let path = std::env::temp_dir().join(format!("switchyard-tokens-{}", std::process::id()));
         fs::write(&path, "viewer v 0123456789abcdef\n").expect("written");
         let tokens = Tokens::open(&path).expect("opened");
-        let long_ago = || tokens.kept.lock().looked = Tick::from_millis(0);
-        let finds = |token: &[u8]| tokens.find(token).map(|who| who.role);
-        assert_eq!(finds(b"0123456789abcdef"), Some(Role::Viewer));
-        assert_eq!(finds(b"0123456789abcdeg"), None);
+        let start = clock::tick();
+        let finds = |token: &[u8], seconds: u64| {
+            let who = tokens.find_at(token, start.after(std::time::Duration::from_secs(seconds)));
+            who.map(|who| who.role)
+        };
+        assert_eq!(finds(b"0123456789abcdef", 0), Some(Role::Viewer));
+        assert_eq!(finds(b"0123456789abcdeg", 0), None);
         fs::write(&path, "nonsense").expect("written");
-        long_ago();
-        tokens.kept.lock().stamp = None;
-        assert_eq!(finds(b"0123456789abcdef"), Some(Role::Viewer));
+        assert_eq!(finds(b"0123456789abcdef", 5), Some(Role::Viewer));
         fs::write(&path, "operator v fedcba9876543210\n").expect("written");
-        tokens.kept.lock().stamp = None;
-        long_ago();
-        while clock::tick().millis() < LOOK_EACH_MILLIS {
-            std::thread::yield_now();
-        }
-        assert_eq!(
-            (finds(b"0123456789abcdef"), finds(b"fedcba9876543210")),
-            (None, Some(Role::Operator))
-        );
+        // Not yet looked at again.
+        assert_eq!(finds(b"0123456789abcdef", 5), Some(Role::Viewer));
+        assert_eq!(finds(b"0123456789abcdef", 10), None);
+        assert_eq!(finds(b"fedcba9876543210", 10), Some(Role::Operator));
         fs::remove_file(&path).expect("removed");
-        assert_eq!(finds(b"fedcba9876543210"), Some(Role::Operator));
+        assert_eq!(finds(b"fedcba9876543210", 20), Some(Role::Operator));
     }
 }

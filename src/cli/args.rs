@@ -1,8 +1,16 @@
 //! The command line.
 
+mod ask;
+mod rollout;
+mod user;
+
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+
+pub use ask::{Ask, Input, Output, Pair, Reach};
+pub use rollout::{Rollout, RolloutVerb, ScheduleVerb};
+pub use user::{Explain, Format, Import, Segment, SegmentVerb, User, UserVerb};
 
 /// Sends every request of one user to one release.
 #[derive(Debug, Parser)]
@@ -25,6 +33,16 @@ pub enum Command {
         #[arg(long, default_value = "127.0.0.1:9180")]
         admin: String,
     },
+    /// See and change rollouts
+    Rollout(Rollout),
+    /// See, pin and explain single users
+    User(User),
+    /// See and change named lists of users
+    Segment(Segment),
+    /// How the running program is doing
+    Status(Reach),
+    /// Follow changes and health as they happen, one line an event
+    Events(Events),
     /// Validate a configuration file: exit 0 or 2
     Check {
         /// The file
@@ -40,6 +58,16 @@ pub enum Command {
         /// For which shell
         shell: clap_complete::Shell,
     },
+}
+
+/// `switchyard events`
+#[derive(Debug, clap::Args)]
+pub struct Events {
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Also the figures of each second: requests, errors and latency of each release
+    #[arg(long)]
+    pub figures: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use http::HeaderName;
 
 use super::{FAILED, INVALID, complain, origin, print_line};
+use crate::admin::settings::AdminSettings;
 use crate::config::{self, Config, LoadError};
 use crate::identity::{Identity, SourceKind, UserId};
 use crate::rollout::{Attributes, Known, PoolIdx, Table};
@@ -61,6 +62,14 @@ fn introduction(listen: &str, admin: &str, config: &Config) -> String {
     let bar: String = (0..WIDTH).map(|n| if n < filled { '█' } else { '░' }).collect();
     let mut text =
         String::from("switchyard demo: releases stable and canary, canary has user 42 and 10 % of the others\n\n");
+    let program = program();
+    // What the command line asks by default.
+    let usual = admin.parse() == Ok(AdminSettings::default().address);
+    let to = if usual {
+        String::new()
+    } else {
+        format!(" --admin http://{admin}")
+    };
     for (what, command) in [
         ("user 42 is listed", format!("curl -H 'X-User-Id: 42' http://{listen}/")),
         (
@@ -68,6 +77,16 @@ fn introduction(listen: &str, admin: &str, config: &Config) -> String {
             format!("curl -H 'X-User-Id: 43' http://{listen}/"),
         ),
         ("nobody in particular", format!("curl http://{listen}/")),
+        (
+            "move user 43 to canary, now",
+            format!("{program} user set demo 43 canary{to}"),
+        ),
+        (
+            "who would move, then move",
+            format!("{program} rollout plan demo canary=20%{to}"),
+        ),
+        ("why user 44 gets what", format!("{program} user explain demo 44{to}")),
+        ("everyone to stable, now", format!("{program} rollout kill demo{to}")),
         (
             "leave early: it stays quiet",
             format!("curl -m 1 'http://{listen}/slow?uid=42'"),
@@ -81,6 +100,11 @@ fn introduction(listen: &str, admin: &str, config: &Config) -> String {
     }
     let _infallible = writeln!(text, "\n  of {USERS} users {on_canary} get canary: {bar}");
     text
+}
+
+/// This program as it was called, so that what is printed can be pasted.
+fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "switchyard".to_owned())
 }
 
 /// How many of the users 0..1000 the rollout sends to canary.

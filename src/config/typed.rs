@@ -1,6 +1,7 @@
 //! From text to the shapes that people write: reads the tree, has it checked and mended, and makes values of it.
 
 use once_cell::sync::Lazy;
+use serde::de::DeserializeOwned;
 use serde_yaml::{Mapping, Number, Value as Yaml};
 
 use super::places::Places;
@@ -13,7 +14,7 @@ static SHAPE: Lazy<Shape> = Lazy::new(|| Shape::of(&schema()));
 
 /// Reads a file; everything that is wrong with its form is noted, and what is left is yielded, if anything is.
 pub fn file(replaced: &Replaced, places: &mut Places<'_>) -> Option<written::File> {
-    let mut document = match tree::read(&replaced.text) {
+    let document = match tree::read(&replaced.text) {
         Ok(document) => document,
         Err(refusal) => {
             places.note_at(refusal.at, &refusal.key, refusal.message);
@@ -23,11 +24,16 @@ pub fn file(replaced: &Replaced, places: &mut Places<'_>) -> Option<written::Fil
     for refusal in document.refusals {
         places.note_at(refusal.at, &refusal.key, refusal.message);
     }
-    check::check(&mut document.root, &SHAPE, places);
-    let value = yaml(&document.root);
-    places.set_root(document.root);
+    node(document.root, &SHAPE, places)
+}
+
+/// Makes a value of a tree that has that shape; everything that is wrong with its form is noted.
+pub fn node<T: DeserializeOwned>(mut root: Node, shape: &Shape, places: &mut Places<'_>) -> Option<T> {
+    check::check(&mut root, shape, places);
+    let value = yaml(&root);
+    places.set_root(root);
     match serde_path_to_error::deserialize(value) {
-        Ok(file) => Some(file),
+        Ok(value) => Some(value),
         // Something that a type refuses although the schema has it.
         Err(e) => {
             places.note(&e.path().to_string(), e.inner().to_string());

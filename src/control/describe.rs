@@ -16,22 +16,26 @@ const SUMMARY_CHARS: usize = 200;
 /// What facts change of a state, readable.
 pub(super) fn diff(facts: &[Fact], now: &Snapshot) -> Vec<Diff> {
     let mut lines: Vec<Diff> = Vec::new();
-    for (place, fact) in facts.iter().enumerate() {
+    let pins = Pins::by_rollout(facts);
+    let of_pins = pins.iter().flat_map(|(rollout, pins)| of_users(rollout, pins, now));
+    let others = facts.iter().enumerate().flat_map(|(place, fact)| {
         if is_overruled(fact, &facts[place + 1..]) {
-            continue;
+            Vec::new()
+        } else {
+            of_fact(fact, now)
         }
-        for line in of_fact(fact, now) {
-            // Of two facts about one thing, as undo has them, the later one counts.
-            match lines.iter_mut().find(|known| known.path == line.path) {
-                Some(known) => {
-                    known.after = line.after;
-                    if known.before == known.after {
-                        let path = line.path;
-                        lines.retain(|known| known.path != path);
-                    }
+    });
+    for line in others.chain(of_pins) {
+        // Of two facts about one thing, as undo has them, the later one counts.
+        match lines.iter_mut().find(|known| known.path == line.path) {
+            Some(known) => {
+                known.after = line.after;
+                if known.before == known.after {
+                    let path = line.path;
+                    lines.retain(|known| known.path != path);
                 }
-                None => lines.push(line),
             }
+            None => lines.push(line),
         }
     }
     lines
@@ -88,7 +92,7 @@ pub(super) fn title(change: &Change) -> Option<String> {
         } => format!("{rollout}: user {user} to {release}"),
         Change::Expire { rollout, user } => format!("{rollout}: the time of user {user} is over"),
         Change::UnsetUser { rollout, user } => format!("{rollout}: user {user} no longer pinned"),
-        Change::PutSegment { segment, users } => format!("segment {segment}: {} users", users.len()),
+        Change::PutSegment { segment, users } => format!("segment {segment}: {}", self::users(users.len())),
         Change::EditSegment { segment, add, remove } => {
             format!("segment {segment}: {} added, {} removed", add.len(), remove.len())
         }
@@ -140,12 +144,8 @@ fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
             let before = now.named(rollout).map(|live| live.spec());
             of_spec(rollout, before, spec.as_deref())
         }
-        Fact::Users {
-            rollout,
-            replace,
-            unset,
-            set,
-        } => of_users(rollout, *replace, unset, set, now),
+        // Told together, whatever the number of pieces.
+        Fact::Users { .. } => Vec::new(),
         Fact::Segment {
             segment,
             replace,
@@ -153,12 +153,8 @@ fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
             add,
         } => of_segment(segment, *replace, remove, add, now),
         Fact::NoSegment { segment } => {
-            let users = now.segments().get(segment).map_or(0, |s| s.members.len());
-            vec![line(
-                format!("segments.{segment}"),
-                Some(format!("{users} users")),
-                None,
-            )]
+            let count = now.segments().get(segment).map_or(0, |s| s.members.len());
+            vec![line(format!("segments.{segment}"), Some(users(count)), None)]
         }
         Fact::Scheduled { id, entry } => {
             let when = crate::clock::rfc3339(entry.at.0);
@@ -239,40 +235,81 @@ fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-fn of_users(rollout: &RolloutName, replace: bool, unset: &[Box<str>], set: &[UserGroup], now: &Snapshot) -> Vec<Diff> {
+/// What all pieces of a change say of the single users of a rollout.
+#[derive(Default)]
+struct Pins<'a> {
+    replace: bool,
+    unset: Vec<&'a str>,
+    set: Vec<&'a UserGroup>,
+}
+
+impl<'a> Pins<'a> {
+    fn by_rollout(facts: &'a [Fact]) -> BTreeMap<&'a RolloutName, Self> {
+        let mut all: BTreeMap<&RolloutName, Self> = BTreeMap::new();
+        for fact in facts {
+            if let Fact::Users {
+                rollout,
+                replace,
+                unset,
+                set,
+            } = fact
+            {
+                let pins = all.entry(rollout).or_default();
+                pins.replace |= replace;
+                pins.unset.extend(unset.iter().map(AsRef::as_ref));
+                pins.set.extend(set);
+            }
+        }
+        all
+    }
+}
+
+fn of_users(rollout: &RolloutName, pins: &Pins<'_>, now: &Snapshot) -> Vec<Diff> {
     let live = now.named(rollout);
-    let pinned = |user: &str| {
-        live.and_then(|live| live.table().single_user(user))
-            .map(ToString::to_string)
-    };
-    let touched = unset.len() + set.iter().map(|group| group.users.len()).sum::<usize>();
-    if !replace && touched <= USERS_LISTED {
-        let out = unset.iter().map(|user| (user, None));
-        let into = set.iter().flat_map(|group| {
-            group
-                .users
-                .iter()
-                .map(|user| (user, Some(pin_text(&group.release, group.until.map(|m| m.0)))))
+    let pinned = |user: &str| live.and_then(|live| live.table().single_user(user));
+    let total: usize = pins.set.iter().map(|group| group.users.len()).sum();
+    if !pins.replace && pins.unset.len() + total <= USERS_LISTED {
+        let out = pins.unset.iter().map(|user| (*user, None));
+        let into = pins.set.iter().flat_map(|group| {
+            let text = pin_text(&group.release, group.until.map(|m| m.0));
+            group.users.iter().map(move |user| (user.as_ref(), Some(text.clone())))
         });
-        let each = out
-            .chain(into)
-            .map(|(user, after)| line(format!("{rollout}.users.{user}"), pinned(user), after));
+        let each = out.chain(into).map(|(user, after)| {
+            let before = pinned(user).map(ToString::to_string);
+            line(format!("{rollout}.users.{user}"), before, after)
+        });
         return each.filter(|d| d.before != d.after).collect();
     }
     let before = live.map_or(0, |live| live.table().single_users());
-    let new = set
+    let new = pins
+        .set
         .iter()
         .flat_map(|group| &group.users)
-        .filter(|user| pinned(user).is_none())
-        .count();
-    let gone = unset.iter().filter(|user| pinned(user).is_some()).count();
-    let total: usize = set.iter().map(|group| group.users.len()).sum();
-    let after = if replace { total } else { before + new - gone };
+        .filter(|user| pinned(user).is_none());
+    let gone = pins.unset.iter().filter(|user| pinned(user).is_some());
+    let after = if pins.replace {
+        total
+    } else {
+        before + new.count() - gone.count()
+    };
+    let set = if total > 0 {
+        format!(", {total} of them set")
+    } else {
+        String::new()
+    };
     vec![line(
         format!("{rollout}.users"),
         Some(format!("{before} pinned")),
-        Some(format!("{after} pinned, {total} of them set")),
+        Some(format!("{after} pinned{set}")),
     )]
+}
+
+fn users(count: usize) -> String {
+    if count == 1 {
+        "1 user".to_owned()
+    } else {
+        format!("{count} users")
+    }
 }
 
 fn pin_text(release: &ReleaseName, until: Option<u64>) -> String {
@@ -291,7 +328,7 @@ fn of_segment(
 ) -> Vec<Diff> {
     let path = format!("segments.{segment}");
     let present = now.segments().get(segment);
-    let before = present.map(|s| format!("{} users", s.members.len()));
+    let before = present.map(|s| users(s.members.len()));
     let holds = |user: &str| present.is_some_and(|s| s.members.contains(user));
     let after = if replace {
         add.len()
@@ -300,5 +337,5 @@ fn of_segment(
         let gone = remove.iter().filter(|user| holds(user)).count();
         present.map_or(0, |s| s.members.len()) + new - gone
     };
-    vec![line(path, before, Some(format!("{after} users")))]
+    vec![line(path, before, Some(users(after)))]
 }

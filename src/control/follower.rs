@@ -1,6 +1,7 @@
 //! Receives committed changes in order and publishes one snapshot for each; nobody else publishes. Also makes what is
 //! due: scheduled changes, and pins whose time is over.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,12 +79,19 @@ impl Follower {
             return Err(StartError::Unfit(problems));
         }
         if snapshot.revision() > Revision::default() || seed.is_empty() {
+            if !seed.is_empty() {
+                info!(
+                    target: targets::CONTROL,
+                    "rollouts: of the configuration are a seed and not used: the store is at revision {}",
+                    snapshot.revision().0
+                );
+            }
             drop(self.live.publish(snapshot));
             return Ok(());
         }
         let mut next = snapshot.clone();
         let facts = seed_facts(seed, &mut next, &self.live);
-        match self.store.commit(snapshot.revision(), seed_commit(facts)).await {
+        match self.store.commit(snapshot.revision(), seed_commit(facts, seed)).await {
             // Another process seeded it at the same moment: its state is the truth.
             Ok(_) | Err(CommitError::Moved(_)) => {}
             Err(e) => return Err(StartError::Seed(e)),
@@ -203,7 +211,7 @@ fn seed_facts(seed: &[(RolloutName, RolloutSpec)], next: &mut Snapshot, live: &L
     facts
 }
 
-fn seed_commit(facts: Vec<Fact>) -> Commit {
+fn seed_commit(facts: Vec<Fact>, seed: &[(RolloutName, RolloutSpec)]) -> Commit {
     Commit {
         facts: Arc::new(facts),
         record: Record {
@@ -211,7 +219,7 @@ fn seed_commit(facts: Vec<Fact>) -> Commit {
             actor: "switchyard".to_owned(),
             reason: None,
             source: Source::Seed,
-            rollouts: Vec::new(),
+            rollouts: seed.iter().map(|(name, _)| name.clone()).collect(),
             summary: "seeded from the configuration".to_owned(),
             diff: Vec::new(),
         },
@@ -240,13 +248,14 @@ impl Clerk {
         let mut turn = tokio::time::interval(DUE_EACH);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pruned: Option<std::time::Instant> = None;
+        let mut late = BTreeSet::new();
         if self.controller.store().status().read_only.is_some() {
             return;
         }
         loop {
             turn.tick().await;
             let now = Moment(clock::unix_millis());
-            self.make_scheduled(now).await;
+            self.make_scheduled(now, &mut late).await;
             self.take_off_expired(now).await;
             if pruned.is_none_or(|last| last.elapsed() >= PRUNE_EACH) {
                 pruned = Some(clock::now());
@@ -258,19 +267,26 @@ impl Clerk {
         }
     }
 
-    async fn make_scheduled(&self, now: Moment) {
+    /// `late` are those that could not be made yet, and have been told of.
+    async fn make_scheduled(&self, now: Moment, late: &mut BTreeSet<Revision>) {
         let snapshot = self.controller.live().pin();
         let due = snapshot.schedule().iter().filter(|(_, entry)| entry.at <= now);
         for (id, entry) in due {
-            let made = self.controller.make_scheduled(*id, entry).await;
-            if let Err(e) = made {
-                error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);
-                self.request(
-                    Change::Unschedule { id: *id },
-                    Source::Schedule,
-                    format!("could not be made: {e}"),
-                )
-                .await;
+            match self.controller.make_scheduled(*id, entry).await {
+                Ok(_) => {
+                    late.remove(id);
+                }
+                Err(e) if e.may_pass() => {
+                    if late.insert(*id) {
+                        error!(target: targets::CONTROL, "scheduled change {} is late, and tried again: {e}", id.0);
+                    }
+                }
+                Err(e) => {
+                    error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);
+                    let take_back = Change::Unschedule { id: *id };
+                    let why = format!("could not be made: {e}");
+                    self.request(take_back, Source::Schedule, why).await;
+                }
             }
         }
     }

@@ -107,6 +107,23 @@ pub enum ChangeError {
     Store(#[from] StoreError),
 }
 
+impl ChangeError {
+    /// Whether the same request may succeed later, without anybody doing anything about it but the store.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Behind { .. } | Self::ReadOnly(_) | Self::Store(_) | Self::Conflict { .. } => true,
+            Self::NotFound(_)
+            | Self::Invalid(_)
+            | Self::Refused(_)
+            | Self::Unconditional { .. }
+            | Self::Flips(_)
+            | Self::Frozen { .. }
+            | Self::KeyReused => false,
+        }
+    }
+}
+
 fn lines(problems: &[ApplyProblem]) -> String {
     let line = |p: &ApplyProblem| format!("rollout {}: {}: {}", p.rollout, p.problem.path, p.problem.message);
     problems.iter().map(line).collect::<Vec<_>>().join("\n")

@@ -53,14 +53,11 @@ pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Res
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
     let head = session.req_header();
     ctx.wire = Wire::of(session.as_ref()).cloned();
-    let framing = wire::Framing::of(head, empty, session.as_ref().is_upgrade_req());
+    let framing = wire::Framing::of(head, empty);
     let verdict = bytes
         .map_or(Ok(()), |bytes| {
             guard::check_head_bytes(&bytes, limits)?;
-            let whole = ctx
-                .wire
-                .as_ref()
-                .map_or(Ok(()), |wire| wire.head_ends(bytes.len(), framing));
+            let whole = ctx.wire.as_ref().map_or(Ok(()), |wire| wire.head_ends(&bytes, framing));
             whole.map_err(guard::bad)
         })
         .and_then(|()| guard::check_head(head, limits, gateway.identity().header_names()));
@@ -116,9 +113,6 @@ pub fn count_body(gateway: &Gateway, body: &mut Option<Bytes>, end_of_stream: bo
         *body = None;
     }
     if end_of_stream {
-        if let Some(wire) = &ctx.wire {
-            wire.body_ends();
-        }
         ctx.body_over = true;
         choose::wait_for_head(ctx);
     } else {

@@ -15,6 +15,7 @@ use pingora_proxy::HttpProxy;
 use super::gateway::Gateway;
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
+use crate::telemetry::metrics::DownstreamConnection;
 
 /// Requests on one downstream connection before it is closed, so that no connection lives for ever.
 const REQUESTS_PER_CONNECTION: u32 = 100_000;
@@ -40,6 +41,7 @@ impl Edge {
 #[async_trait]
 impl ServerApp for Edge {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = DownstreamConnection::open();
         let watched = Box::new(Socket::new(stream, self.limits));
         self.http.process_new(watched, shutdown).await
     }

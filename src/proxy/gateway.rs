@@ -240,6 +240,13 @@ impl ProxyHttp for Gateway {
             ctx.interim = true;
             return Ok(());
         }
+        if let Some(wire) = ctx
+            .wire
+            .as_ref()
+            .filter(|_| response.status == http::StatusCode::SWITCHING_PROTOCOLS)
+        {
+            wire.tunnel_begins();
+        }
         if ctx.interim {
             // Pingora took the interim response for one before the end of the request, which ends the connection.
             admit::keep(session, &self.parts.limits);

@@ -1,6 +1,7 @@
 //! What the gateway must know of a downstream connection's bytes and Pingora does not tell: how long a head has been
-//! coming, how fast a body comes, and how its chunks are written. The socket feeds it, the phases of a request steer
-//! it. Of HTTP/2, which has its own framing, only the start of a connection is bounded here, and trailers are looked at.
+//! coming, how fast a body comes, how its chunks are written, and where one message ends and the next begins: clients
+//! may send requests one behind another (RFC 9112, 9.3.2). The socket feeds it, the phases of a request steer it, and
+//! what Pingora takes for a head must be the bytes that are next here. Of HTTP/2, which has its own framing, only the start of a connection is bounded here, and trailers are looked at.
 
 mod chunks;
 mod socket;
@@ -9,6 +10,8 @@ mod trailers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::{Buf, BytesMut};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use memchr::memmem;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
@@ -38,55 +41,97 @@ pub enum Fault {
     Chunks,
     /// HTTP/2 trailers have pseudo fields.
     Trailers,
+    /// Too much comes behind a message that is not answered yet.
+    Ahead,
 }
 
 /// How a body is framed, for the rest of a message after its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// There is none, or there are no bounds on it.
+    /// There is none.
     None,
-    /// Its length is known.
-    Length,
+    /// It has so many bytes.
+    Length(u64),
     /// It comes in chunks.
     Chunked,
 }
 
 impl Framing {
-    /// Of a request. What follows one that asks for an upgrade may be another protocol, at any pace.
-    pub fn of(head: &RequestHeader, empty: bool, upgrade: bool) -> Self {
-        if empty || upgrade {
+    /// Of a request, `empty` if it has no body. A length that is no number is the guard's to refuse.
+    pub fn of(head: &RequestHeader, empty: bool) -> Self {
+        if empty {
             Self::None
-        } else if head.headers.contains_key(http::header::TRANSFER_ENCODING) {
+        } else if head.headers.contains_key(TRANSFER_ENCODING) {
             Self::Chunked
         } else {
-            Self::Length
+            let written = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
+            Self::Length(written.and_then(|v| v.parse().ok()).unwrap_or(0))
+        }
+    }
+}
+
+/// What is left of a body.
+#[derive(Debug)]
+enum Body {
+    Length(u64),
+    Chunks(Chunks),
+}
+
+impl Body {
+    const fn of(framing: Framing) -> Self {
+        match framing {
+            Framing::None => Self::Length(0),
+            Framing::Length(bytes) => Self::Length(bytes),
+            Framing::Chunked => Self::Chunks(Chunks::new()),
+        }
+    }
+
+    /// Takes what is the body's of `new`: so many bytes from its start.
+    fn read(&mut self, new: &[u8]) -> Result<usize, Broken> {
+        match self {
+            Self::Length(left) => {
+                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(new.len());
+                *left -= own as u64;
+                Ok(own)
+            }
+            Self::Chunks(chunks) => chunks.read(new),
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Length(left) => *left == 0,
+            Self::Chunks(chunks) => chunks.is_over(),
         }
     }
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// A head is coming, or will come.
-    Head { bytes: usize, since: Option<Instant> },
+    /// A head is coming, or will come; since when its rest is waited for.
+    Head { since: Option<Instant> },
     /// A body is coming.
     Body {
+        body: Body,
         bytes: u64,
         waited: Duration,
         waiting: Option<Instant>,
-        chunks: Option<Chunks>,
     },
+    /// The message is all there and not answered yet; so many bytes came since.
+    Answer { bytes: usize },
+    /// Another protocol, which ends with the connection.
+    Tunnel,
     /// HTTP/2.
     Frames(Trailers),
-    /// Nothing is due.
-    Open,
 }
 
 #[derive(Debug)]
 struct State {
     phase: Phase,
     h2: bool,
-    /// The last piece read of a head, if something may follow the head in it.
-    last: Vec<u8>,
+    /// What was read behind the last message: the start of the next head, and what came with it. Pingora holds the
+    /// same bytes, and reads on only while they have no whole head, or for the end of a message, a buffer at a time.
+    ahead: BytesMut,
     fault: Option<Fault>,
 }
 
@@ -99,12 +144,11 @@ pub struct Wire {
 
 impl Wire {
     fn new(limits: Limits, h2: bool) -> Self {
-        let phase = Phase::Head { bytes: 0, since: None };
         Self {
             state: Mutex::new(State {
-                phase,
+                phase: Phase::Head { since: None },
                 h2,
-                last: Vec::new(),
+                ahead: BytesMut::new(),
                 fault: None,
             }),
             limits,
@@ -117,49 +161,51 @@ impl Wire {
         Some(socket.wire())
     }
 
-    /// The next request on the connection is waited for.
+    /// The next request on the connection is waited for. Where the message before it is not over, there can be none,
+    /// and none is taken.
     pub fn head_begins(&self) {
         let mut state = self.state.lock();
-        if !matches!(state.phase, Phase::Head { .. }) {
-            state.phase = Phase::Head { bytes: 0, since: None };
+        if matches!(state.phase, Phase::Answer { .. }) {
+            state.phase = Phase::Head { since: None };
         }
     }
 
-    /// A head of `length` bytes was read. Judges what was read of the body with it.
+    /// This head was read. Judges what was read of the body with it.
     ///
     /// # Errors
     /// When the chunks are broken, or when the head is not what came over the wire: Pingora repairs some.
-    pub fn head_ends(&self, length: usize, framing: Framing) -> Result<(), &'static str> {
+    pub fn head_ends(&self, head: &[u8], framing: Framing) -> Result<(), &'static str> {
         let mut state = self.state.lock();
-        let Phase::Head { bytes, .. } = state.phase else {
-            return Ok(());
-        };
-        let last = std::mem::take(&mut state.last);
-        let more = bytes.checked_sub(length).ok_or("head_repaired")?;
-        let cut = last.len().checked_sub(more).ok_or("head_repaired")?;
-        let (head, body) = last.split_at(cut);
-        if more > 0 && !HEAD_END.ends_with(&head[head.len().saturating_sub(HEAD_END.len())..]) {
+        let State { phase, ahead, .. } = &mut *state;
+        if !matches!(phase, Phase::Head { .. }) {
             return Err("head_repaired");
         }
-        let mut chunks = (framing == Framing::Chunked).then(Chunks::new);
-        if let Some(chunks) = &mut chunks {
-            chunks.read(body).map_err(|Broken| "chunks")?;
+        let rest = ahead.strip_prefix(head).ok_or("head_repaired")?;
+        let mut body = Body::of(framing);
+        let own = body.read(rest).map_err(|Broken| "chunks")?;
+        ahead.advance(head.len() + own);
+        if ahead.is_empty() {
+            // A connection may be idle for long.
+            *ahead = BytesMut::new();
         }
-        state.phase = match framing {
-            Framing::None => Phase::Open,
-            Framing::Length | Framing::Chunked => Phase::Body {
-                bytes: more as u64,
+        *phase = if body.is_over() {
+            Phase::Answer { bytes: 0 }
+        } else {
+            Phase::Body {
+                body,
+                bytes: own as u64,
                 waited: Duration::ZERO,
                 waiting: None,
-                chunks,
-            },
+            }
         };
         Ok(())
     }
 
-    /// The body was read to its end.
-    pub fn body_ends(&self) {
-        self.state.lock().phase = Phase::Open;
+    /// The request is answered with another protocol.
+    pub fn tunnel_begins(&self) {
+        let mut state = self.state.lock();
+        state.phase = Phase::Tunnel;
+        state.ahead = BytesMut::new();
     }
 
     /// Why reading was ended, if it was.
@@ -169,7 +215,7 @@ impl Wire {
 
     /// The first bytes are there.
     fn starts(&self, now: Instant) {
-        if let Phase::Head { since, .. } = &mut self.state.lock().phase {
+        if let Phase::Head { since } = &mut self.state.lock().phase {
             since.get_or_insert(now);
         }
     }
@@ -182,55 +228,21 @@ impl Wire {
     /// These bytes were read.
     fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
         let mut state = self.state.lock();
-        let State { phase, h2, last, .. } = &mut *state;
-        match phase {
-            Phase::Head { .. } if *h2 => return state.read_h2_start(new, now),
-            Phase::Head { bytes, since } => {
-                // A head in one read, and nothing else in it: most are, and nothing of it is needed again.
-                let alone =
-                    *bytes == 0 && memmem::find(new, HEAD_END).is_some_and(|at| at + HEAD_END.len() == new.len());
-                *bytes += new.len();
-                if *bytes > self.limits.header_bytes_max && !alone && !ends_head(last, new) {
-                    state.fault = Some(Fault::LargeHead);
-                    return Err(Fault::LargeHead);
-                }
-                last.clear();
-                if !alone {
-                    last.extend_from_slice(new);
-                    since.get_or_insert_with(now);
-                }
-            }
-            Phase::Body {
-                bytes,
-                waited,
-                waiting,
-                chunks,
-            } => {
-                *bytes += new.len() as u64;
-                if let Some(start) = waiting.take() {
-                    *waited += now().saturating_duration_since(start);
-                }
-                if chunks.as_mut().is_some_and(|chunks| chunks.read(new).is_err()) {
-                    state.fault = Some(Fault::Chunks);
-                    return Err(Fault::Chunks);
-                }
-            }
-            Phase::Frames(trailers) => {
-                if !trailers.read(new) {
-                    state.fault = Some(Fault::Trailers);
-                    return Err(Fault::Trailers);
-                }
-            }
-            Phase::Open => {}
+        let read = state.read(new, now, self.limits.header_bytes_max);
+        if let Err(fault) = read {
+            state.fault = Some(fault);
         }
-        Ok(())
+        read
     }
 
     /// Nothing is there to read: when it must be, if there is such a time.
     fn due(&self, now: impl FnOnce() -> Instant) -> Option<(Instant, Fault)> {
-        match &mut self.state.lock().phase {
-            Phase::Head { since, .. } => {
-                let due = since.as_ref()?.checked_add(self.limits.header_timeout)?;
+        let mut state = self.state.lock();
+        let State { phase, ahead, .. } = &mut *state;
+        match phase {
+            Phase::Head { since: None } if ahead.is_empty() => None,
+            Phase::Head { since } => {
+                let due = since.get_or_insert_with(now).checked_add(self.limits.header_timeout)?;
                 Some((due, Fault::SlowHead))
             }
             Phase::Body {
@@ -246,7 +258,7 @@ impl Wire {
                     .saturating_sub(*waited);
                 Some((start.checked_add(left)?, Fault::SlowBody))
             }
-            Phase::Frames(_) | Phase::Open => None,
+            Phase::Answer { .. } | Phase::Tunnel | Phase::Frames(_) => None,
         }
     }
 
@@ -255,33 +267,69 @@ impl Wire {
     }
 }
 
-/// Whether the end of a head is in `new`, or begins in what was read before it.
-fn ends_head(last: &[u8], new: &[u8]) -> bool {
-    let before = &last[last.len().saturating_sub(HEAD_END.len() - 1)..];
-    let joint = [before, &new[..new.len().min(HEAD_END.len())]].concat();
-    memmem::find(&joint, HEAD_END).is_some() || memmem::find(new, HEAD_END).is_some()
-}
-
 impl State {
+    fn read(&mut self, new: &[u8], now: impl FnOnce() -> Instant, most: usize) -> Result<(), Fault> {
+        match &mut self.phase {
+            Phase::Head { .. } if self.h2 => return self.read_h2_start(new),
+            Phase::Head { .. } => {
+                self.ahead.extend_from_slice(new);
+                if self.ahead.len() > most && !has_head(&self.ahead) {
+                    return Err(Fault::LargeHead);
+                }
+            }
+            Phase::Body {
+                body,
+                bytes,
+                waited,
+                waiting,
+            } => {
+                *bytes += new.len() as u64;
+                if let Some(start) = waiting.take() {
+                    *waited += now().saturating_duration_since(start);
+                }
+                let own = body.read(new).map_err(|Broken| Fault::Chunks)?;
+                if body.is_over() {
+                    self.ahead.extend_from_slice(&new[own..]);
+                    self.phase = Phase::Answer { bytes: 0 };
+                }
+            }
+            Phase::Answer { bytes } => {
+                *bytes += new.len();
+                if *bytes > most {
+                    return Err(Fault::Ahead);
+                }
+                self.ahead.extend_from_slice(new);
+            }
+            Phase::Tunnel => {}
+            Phase::Frames(trailers) => {
+                if !trailers.read(new) {
+                    return Err(Fault::Trailers);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Keeps the start of an HTTP/2 connection until it is whole; what follows the preface are frames.
-    fn read_h2_start(&mut self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
-        let Phase::Head { since, .. } = &mut self.phase else {
-            return Ok(());
-        };
-        since.get_or_insert_with(now);
-        self.last.extend_from_slice(new);
-        if self.last.len() < H2_START_BYTES {
+    fn read_h2_start(&mut self, new: &[u8]) -> Result<(), Fault> {
+        self.ahead.extend_from_slice(new);
+        if self.ahead.len() < H2_START_BYTES {
             return Ok(());
         }
-        let start = std::mem::take(&mut self.last);
+        let start = std::mem::take(&mut self.ahead);
         let mut trailers = Trailers::default();
         if !trailers.read(&start[H2_PREFACE_BYTES..]) {
-            self.fault = Some(Fault::Trailers);
             return Err(Fault::Trailers);
         }
         self.phase = Phase::Frames(trailers);
         Ok(())
     }
+}
+
+/// Whether there is the end of a head. Empty lines before it are not its end (RFC 9112, 2.2).
+fn has_head(bytes: &[u8]) -> bool {
+    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n'));
+    start.is_some_and(|start| memmem::find(&bytes[start..], HEAD_END).is_some())
 }
 
 #[cfg(test)]
@@ -315,7 +363,7 @@ mod tests {
                 }
                 assert_eq!(text(&wire, &whole[first..]), Ok(()));
                 assert_eq!(
-                    wire.head_ends(HEAD.len(), Framing::Chunked),
+                    wire.head_ends(HEAD.as_bytes(), Framing::Chunked),
                     expected,
                     "{body:?} {first}"
                 );
@@ -327,7 +375,7 @@ mod tests {
     fn chunks_that_come_later_are_judged_as_they_come() {
         let wire = wire();
         assert_eq!(text(&wire, HEAD), Ok(()));
-        assert_eq!(wire.head_ends(HEAD.len(), Framing::Chunked), Ok(()));
+        assert_eq!(wire.head_ends(HEAD.as_bytes(), Framing::Chunked), Ok(()));
         assert_eq!(text(&wire, "5\r\nhel"), Ok(()));
         assert_eq!(text(&wire, "lo\r\n"), Ok(()));
         assert_eq!(text(&wire, "\r\n"), Err(Fault::Chunks));
@@ -336,10 +384,18 @@ mod tests {
 
     #[test]
     fn a_head_that_was_repaired_on_the_way_is_refused() {
-        let wire = wire();
         let sent = "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n";
-        assert_eq!(text(&wire, sent), Ok(()));
-        assert_eq!(wire.head_ends(sent.len() + 2, Framing::None), Err("head_repaired"));
+        let repaired = sent.replace("a b", "a%20b");
+        // What follows may fill up what the repair has added.
+        for more in ["", "\r\n", "GET / HTTP/1.1\r\n\r\n"] {
+            let wire = wire();
+            assert_eq!(text(&wire, &format!("{sent}{more}")), Ok(()));
+            for _ in 0..2 {
+                let ended = wire.head_ends(repaired.as_bytes(), Framing::None);
+                assert_eq!(ended, Err("head_repaired"), "{more:?}");
+                wire.head_begins();
+            }
+        }
     }
 
     #[test]
@@ -352,7 +408,7 @@ mod tests {
         assert_eq!(wire.due(|| start), due);
         assert_eq!(wire.read(b"E", || start + Duration::from_secs(9)), Ok(()));
         assert_eq!(wire.due(|| start + Duration::from_secs(9)), due);
-        wire.head_ends(2, Framing::None).expect("all of it came");
+        wire.head_ends(b"GE", Framing::None).expect("all of it came");
         assert_eq!(wire.due(|| start), None);
         wire.head_begins();
         assert_eq!(wire.due(|| start), None);
@@ -364,12 +420,13 @@ mod tests {
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(wire.read(HEAD.as_bytes(), || start), Ok(()));
-        wire.head_ends(HEAD.len(), Framing::Length).expect("all of it came");
+        wire.head_ends(HEAD.as_bytes(), Framing::Length(481))
+            .expect("all of it came");
         assert_eq!(wire.due(|| later(100)), Some((later(110), Fault::SlowBody)));
         // 8 seconds waited; 480 bytes are worth 2.
         assert_eq!(wire.read(&[b'x'; 480], || later(108)), Ok(()));
         assert_eq!(wire.due(|| later(200)), Some((later(204), Fault::SlowBody)));
-        wire.body_ends();
+        assert_eq!(wire.read(b"x", || later(201)), Ok(()));
         assert_eq!(wire.due(|| later(300)), None);
     }
 
@@ -389,10 +446,181 @@ mod tests {
         assert_eq!(with_body.read(b"GET / HTTP/1.1\r\n\r", Instant::now), Ok(()));
         let body = [b"\n", &line[..]].concat();
         assert_eq!(with_body.read(&body, Instant::now), Ok(()), "a body is no head");
+        let blank = Wire::new(Limits::default(), false);
+        assert_eq!(
+            blank.read(&b"\r\n".repeat(20_000), Instant::now),
+            Err(Fault::LargeHead),
+            "empty lines end no head"
+        );
         let h2 = Wire::new(Limits::default(), true);
         assert_eq!(h2.read(&line[..33], Instant::now), Ok(()));
         assert_eq!(h2.read(&line, Instant::now), Ok(()));
         assert_eq!(h2.read(&line, Instant::now), Ok(()));
         assert_eq!(h2.due(Instant::now), None);
+    }
+
+    /// Messages with their framing and what is wrong with them, if anything is.
+    type Message = (&'static str, &'static str, Framing);
+
+    const SOUND: [Message; 6] = [
+        ("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n", "", Framing::None),
+        ("POST /2 HTTP/1.1\r\nHost: a\r\n\r\n", "0\r\n\r\n", Framing::Chunked),
+        ("PUT /3 HTTP/1.1\r\nHost: a\r\n\r\n", "\r\n\r\nGET", Framing::Length(7)),
+        (
+            "PUT /4 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "5;x=y\r\nhello\r\n3\r\n\r\n\r\r\n0\r\nA: b\r\n\r\n",
+            Framing::Chunked,
+        ),
+        ("\r\nGET /5 HTTP/1.1\r\nHost: a\r\n\r\n", "", Framing::None),
+        ("GET /6 HTTP/1.1\r\nHost: a\r\n\r\n", "", Framing::None),
+    ];
+
+    /// Plays a server that holds what it has read and no message takes, as Pingora does, over a pipeline that comes in
+    /// `pieces`; tells how many messages were taken and what ended it.
+    fn serve(pieces: &[&[u8]], messages: &[Message]) -> (usize, Option<&'static str>) {
+        let wire = wire();
+        let mut pieces = pieces.iter();
+        let mut held = Vec::new();
+        let mut more = |held: &mut Vec<u8>| {
+            let piece = pieces.next().expect("a piece for every byte that is waited for");
+            held.extend_from_slice(piece);
+            wire.read(piece, Instant::now)
+        };
+        for (taken, (head, body, framing)) in messages.iter().enumerate() {
+            wire.head_begins();
+            while held.len() < head.len() {
+                more(&mut held).expect("no head is at fault");
+            }
+            held.drain(..head.len());
+            if let Err(cause) = wire.head_ends(head.as_bytes(), *framing) {
+                return (taken, Some(cause));
+            }
+            while held.len() < body.len() {
+                if more(&mut held).is_err() {
+                    return (taken, Some("chunks"));
+                }
+            }
+            held.drain(..body.len());
+            // While the answer is due, a byte of the next message may come.
+            assert_eq!(wire.due(Instant::now), None, "message {taken} is whole");
+        }
+        assert_eq!(held, b"");
+        (messages.len(), None)
+    }
+
+    fn bytes(messages: &[Message]) -> Vec<u8> {
+        let parts = messages.iter().flat_map(|(head, body, _)| [*head, *body]);
+        parts.collect::<String>().into_bytes()
+    }
+
+    /// Whole, in two pieces at every place, and byte by byte.
+    fn cuts(all: &[u8]) -> Vec<Vec<&[u8]>> {
+        let halves = (1..all.len()).map(|cut| vec![&all[..cut], &all[cut..]]);
+        halves.chain([vec![all], all.chunks(1).collect()]).collect()
+    }
+
+    #[test]
+    fn a_pipeline_is_followed_wherever_it_is_cut() {
+        let all = bytes(&SOUND);
+        for pieces in cuts(&all) {
+            let cut = pieces[0].len();
+            assert_eq!(serve(&pieces, &SOUND), (SOUND.len(), None), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn broken_chunks_are_found_wherever_they_are_in_a_pipeline() {
+        for broken in ["5;\r\nhello\r\n0\r\n\r\n", "2\r\nxxx\r\n0\r\n\r\n", "0\n\r\n\r\n"] {
+            let mut messages = SOUND;
+            messages[4] = ("POST /5 HTTP/1.1\r\nHost: a\r\n\r\n", broken, Framing::Chunked);
+            let all = bytes(&messages);
+            for pieces in cuts(&all) {
+                let cut = pieces[0].len();
+                assert_eq!(
+                    serve(&pieces, &messages),
+                    (4, Some("chunks")),
+                    "{broken:?} cut at {cut}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_that_is_not_next_on_the_wire_is_refused_wherever_it_is_in_a_pipeline() {
+        let all = bytes(&SOUND);
+        for at in 0..SOUND.len() {
+            let mut seen = SOUND;
+            // As long as what was sent, so that lengths alone would not tell.
+            let other = SOUND[at].0.replace("Host: a", "Host: b");
+            seen[at].0 = Box::leak(other.into_boxed_str());
+            for pieces in cuts(&all) {
+                let cut = pieces[0].len();
+                assert_eq!(serve(&pieces, &seen), (at, Some("head_repaired")), "{at} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_length_that_is_read_otherwise_leaves_no_head() {
+        // The server takes 3 bytes less than the body has, and a head for what is in it.
+        let wire = wire();
+        let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\n";
+        let hidden = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(text(&wire, &format!("{head}abc{}", &hidden[..20])), Ok(()));
+        assert_eq!(wire.head_ends(head.as_bytes(), Framing::Length(30)), Ok(()));
+        wire.head_begins();
+        assert_eq!(text(&wire, &hidden[20..]), Ok(()));
+        assert_eq!(wire.head_ends(hidden.as_bytes(), Framing::None), Err("head_repaired"));
+    }
+
+    #[test]
+    fn a_head_that_came_in_part_behind_a_message_has_its_own_time_and_size() {
+        let wire = wire();
+        let start = Instant::now();
+        let later = |seconds| start + Duration::from_secs(seconds);
+        let first = SOUND[0].0;
+        assert_eq!(wire.read(format!("{first}GET /").as_bytes(), || start), Ok(()));
+        assert_eq!(wire.head_ends(first.as_bytes(), Framing::None), Ok(()));
+        assert_eq!(wire.due(|| later(50)), None, "the answer takes its time");
+        assert_eq!(wire.read(b"n", || later(51)), Ok(()), "while it is due");
+        wire.head_begins();
+        let due = Some((later(100) + Limits::default().header_timeout, Fault::SlowHead));
+        assert_eq!(wire.due(|| later(100)), due);
+        assert_eq!(wire.read(b"e", || later(109)), Ok(()));
+        assert_eq!(wire.due(|| later(109)), due);
+        let line = [b'x'; 32 * 1024];
+        assert_eq!(wire.read(&line, || later(109)), Err(Fault::LargeHead));
+    }
+
+    #[test]
+    fn no_more_than_a_head_is_kept_while_an_answer_is_due() {
+        let wire = wire();
+        assert_eq!(text(&wire, SOUND[0].0), Ok(()));
+        assert_eq!(wire.head_ends(SOUND[0].0.as_bytes(), Framing::None), Ok(()));
+        let most = Limits::default().header_bytes_max;
+        assert_eq!(wire.read(&vec![b'x'; most], Instant::now), Ok(()));
+        assert_eq!(text(&wire, "x"), Err(Fault::Ahead));
+        assert_eq!(wire.state.lock().ahead.len(), most);
+    }
+
+    #[test]
+    fn a_tunnel_is_not_looked_at() {
+        let wire = wire();
+        assert_eq!(text(&wire, SOUND[0].0), Ok(()));
+        assert_eq!(wire.head_ends(SOUND[0].0.as_bytes(), Framing::None), Ok(()));
+        wire.tunnel_begins();
+        let line = [b'x'; 40 * 1024];
+        for _ in 0..3 {
+            assert_eq!(wire.read(&line, Instant::now), Ok(()));
+            assert_eq!(wire.due(Instant::now), None);
+        }
+        assert_eq!(wire.state.lock().ahead.len(), 0);
+        wire.head_begins();
+        assert_eq!(text(&wire, SOUND[0].0), Ok(()));
+        assert_eq!(
+            wire.head_ends(SOUND[0].0.as_bytes(), Framing::None),
+            Err("head_repaired"),
+            "there is no head behind it"
+        );
     }
 }

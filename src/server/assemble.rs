@@ -6,22 +6,26 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use log::{info, warn};
+use parking_lot::Mutex;
 use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::protocols::ALPN;
-use pingora::server::configuration::{Opt, ServerConf};
+use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service as Listening;
 use pingora_proxy::{HttpProxy, http_proxy};
-use thiserror::Error;
 use tokio::sync::watch;
 
+use super::daemon::Starter;
 use super::drain::{Counted, Drain};
-use super::listen::{Entrance, Opened};
-use super::settings::{ListenerSettings, ServerSettings};
+use super::handover::{Successor, Waiting};
+use super::listen::{Entrance, Opened, Sockets};
+use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
-use super::state::{self, StateError};
+use super::start::{RunOptions, StartError};
+use super::state;
+use super::takeover::{PidPlace, Takeover};
 use super::tls::{Certificate, Renewal};
 use crate::admin;
 use crate::config::Config;
@@ -30,10 +34,10 @@ use crate::identity;
 use crate::proxy::settings::RouteTarget;
 use crate::proxy::{Edge, Gateway, GatewayParts, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
-use crate::telemetry::access_log::{AccessLog, OpenError};
+use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
 use crate::telemetry::targets;
-use crate::upstream::{BuildError, Pools, Upkeep};
+use crate::upstream::{Pools, Upkeep};
 
 /// One read of plain-text requests needs no more; Pingora's 64 KiB for each idle connection would be most of the memory.
 const DOWNSTREAM_BUFFER_BYTES: usize = 8 * 1024;
@@ -44,57 +48,37 @@ const ATTEMPTS_MAX: usize = 16;
 /// After the drain, how long tasks have to end.
 const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
 
-/// How the command line wants it run.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct RunOptions {
-    /// Detach from the terminal.
-    pub daemon: bool,
-    /// Take the listening sockets over from a running process.
-    pub upgrade: bool,
-    /// Serve by the copy of the store, for reading only: the way on when the store itself is damaged.
-    pub from_snapshot: bool,
-}
-
-/// Why it does not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// An address cannot be had.
-    #[error("cannot listen on {address}: {cause}: free the address, or write another")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        cause: std::io::Error,
-    },
-    /// A certificate or key.
-    #[error("{0}")]
-    Certificate(String),
-    /// The pools.
-    #[error(transparent)]
-    Pools(#[from] BuildError),
-    /// The access log.
-    #[error(transparent)]
-    AccessLog(#[from] OpenError),
-    /// The tokens of the admin side.
-    #[error(transparent)]
-    Tokens(#[from] admin::TokensError),
-    /// The store, or what is in it.
-    #[error(transparent)]
-    State(#[from] StateError),
-}
-
 /// Runs until a signal ends the process. `announce` is given every address that is listened on.
 ///
 /// # Errors
 /// When something that is needed cannot be had; nothing is served then.
 pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
+    let starter = if options.daemon {
+        Some(Arc::new(Starter::meet().map_err(StartError::Starter)?))
+    } else {
+        None
+    };
+    let ended = serve(config, options, starter.clone(), announce);
+    if let (Some(starter), Err(e)) = (&starter, &ended) {
+        starter.failed(&e.to_string());
+    }
+    ended
+}
+
+fn serve(
+    config: Config,
+    options: RunOptions,
+    starter: Option<Arc<Starter>>,
+    announce: &dyn Fn(&str, &str),
+) -> Result<(), StartError> {
+    // Held until the end: the file goes with the process.
+    let pid_file = PidPlace::new(&config.server, options)?;
     metrics::set_build(env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
         warn!(target: targets::CONFIG, "{warning}");
     }
     let draining = Arc::new(AtomicBool::new(false));
     let access_log = Arc::new(AccessLog::open(&config.access_log)?);
-    let max_idle = config.pools.first().map_or(0, |p| p.connections.max_idle);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
     watch_connections(&pools);
     let live = Arc::new(Live::new(surroundings(&config, &pools)));
@@ -102,28 +86,34 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
     state::start(&store, &live, &config.rollouts)?;
     let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
     let gateway = gateway(&config, &live, &pools, &access_log, &draining);
-    let mut server = server(&config.server, options, max_idle);
+    let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
+    if successor.is_some() {
+        // What the running process committed while this one waited.
+        state::start(&store, &live, &[])?;
+    }
+    let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
-    let entrance = Entrance {
-        needs: vec![
-            server.add_service(background_service("signals", Armed(caught))),
-            server.add_service(background_service("upkeep", Upkeep::new(Arc::clone(&pools)))),
-        ],
+    let (count, counted) = watch::channel(None);
+    let takeover = Takeover {
+        successor: Mutex::new(successor),
         drain: Drain::new(),
+        services: counted,
+        live: Arc::clone(&live),
+        pid_file: Arc::clone(&pid_file),
+        starter,
     };
+    let mut entrance = entrance(&mut server, Armed(caught), &pools, takeover);
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
-    listeners(&mut server, &config, &proxy, &entrance, options, announce)?;
+    let mut open = Opening { sockets, announce };
+    listeners(&mut server, &config, &proxy, &mut entrance, &mut open)?;
     if let Some(settings) = &config.admin {
         let tokens = settings.tokens_file.as_deref().map(admin::Tokens::open).transpose()?;
         let state = admin::State::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens);
-        let app = Counted::new(admin::Admin::new(admin::router(state)), &entrance.drain);
-        let mut service = Listening::new("admin".to_owned(), app);
-        service.threads = Some(1);
-        let opened = open(settings.address, options)?;
-        announce("admin", &opened.0);
-        service.add_tcp(&opened.0);
-        entrance.add(&mut server, service, opened.1);
+        admin_listener(&mut server, settings.address, state, &mut entrance, &mut open)?;
     }
+    // Those that the configuration names no more are closed.
+    drop(open);
+    count.send_replace(Some(entrance.services));
     let follower = Follower::new(store, live);
     let clerk = Clerk::new(controller, config.store.keep_history);
     server.add_service(background_service("state", state::Following { follower, clerk }));
@@ -142,7 +132,62 @@ pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -
         shutdown_signal: Box::new(signals),
     });
     access_log.flush(Duration::from_secs(1));
+    pid_file.remove();
     Ok(())
+}
+
+/// What listeners wait for: all is prepared, and a process that is replaced has been told.
+fn entrance(server: &mut Server, armed: Armed, pools: &Arc<Pools>, takeover: Takeover) -> Entrance {
+    let prepared = [
+        server.add_service(background_service("signals", armed)),
+        server.add_service(background_service("upkeep", Upkeep::new(Arc::clone(pools)))),
+    ];
+    let drain = Arc::clone(&takeover.drain);
+    let takeover = server.add_service(background_service("takeover", takeover));
+    for needed in &prepared {
+        takeover.add_dependency(needed);
+    }
+    Entrance {
+        needs: vec![takeover],
+        drain,
+        services: 0,
+    }
+}
+
+/// Where the listening sockets come from; with the running process at the other end of `-u`, which waits until this one
+/// accepts.
+fn take_over(
+    config: &Config,
+    options: RunOptions,
+    starter: Option<&Starter>,
+) -> Result<(Sockets, Option<Successor>), StartError> {
+    if !options.upgrade {
+        return Ok((Sockets::default(), None));
+    }
+    let waiting = Waiting::at(&config.server.upgrade_sock)?;
+    info!(target: targets::SERVER, "waiting for the sockets at {}", config.server.upgrade_sock.display());
+    if let Some(starter) = starter {
+        starter.waiting();
+    }
+    let (sockets, successor) = waiting.sockets()?;
+    Ok((Sockets::inherited(sockets), Some(successor)))
+}
+
+/// Opens listening sockets, and says so.
+struct Opening<'a> {
+    sockets: Sockets,
+    announce: &'a dyn Fn(&str, &str),
+}
+
+impl Opening<'_> {
+    fn at(&mut self, what: &str, address: SocketAddr) -> Result<Opened, StartError> {
+        let opened = self
+            .sockets
+            .take(address)
+            .map_err(|cause| StartError::Listen { address, cause })?;
+        (self.announce)(what, &opened.name);
+        Ok(opened)
+    }
 }
 
 fn start_access_log(access_log: &AccessLog) {
@@ -220,46 +265,29 @@ fn watch_connections(pools: &Arc<Pools>) {
     metrics::set_connection_probe(Box::new(now));
 }
 
-fn server(settings: &ServerSettings, options: RunOptions, max_idle: usize) -> Server {
-    let path = |path: &std::path::Path| path.display().to_string();
+/// Pingora neither detaches nor hands over: both are done here.
+fn server(config: &Config) -> Server {
+    let settings = &config.server;
+    let max_idle = config.pools.first().map_or(0, |p| p.connections.max_idle);
     let conf = ServerConf {
         threads: settings.threads,
-        pid_file: path(&settings.pid_file),
-        upgrade_sock: path(&settings.upgrade_sock),
         // The drain is over when Pingora hears of a signal.
         grace_period_seconds: Some(0),
         graceful_shutdown_timeout_seconds: Some(RUNTIME_SHUTDOWN_SECONDS),
-        error_log: settings.error_log.as_deref().map(path),
-        user: settings.user.clone(),
-        group: settings.group.clone(),
         max_retries: ATTEMPTS_MAX,
         // Pingora multiplies it by the threads.
         upstream_keepalive_pool_size: max_idle.div_ceil(settings.threads),
         ..ServerConf::default()
     };
-    let opt = Opt {
-        upgrade: options.upgrade,
-        daemon: options.daemon,
-        ..Opt::default()
-    };
-    Server::new_with_opt_and_conf(opt, conf)
-}
-
-fn open(address: SocketAddr, options: RunOptions) -> Result<(String, Vec<Opened>), StartError> {
-    if options.upgrade {
-        return Ok((address.to_string(), Vec::new()));
-    }
-    let opened = Opened::on(address).map_err(|cause| StartError::Listen { address, cause })?;
-    Ok((opened.name.clone(), vec![opened]))
+    Server::new_with_opt_and_conf(None, conf)
 }
 
 fn listeners(
     server: &mut Server,
     config: &Config,
     proxy: &Arc<HttpProxy<Gateway>>,
-    entrance: &Entrance,
-    options: RunOptions,
-    announce: &dyn Fn(&str, &str),
+    entrance: &mut Entrance,
+    open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
     let mut certificates = Vec::new();
     for h2c in [false, true] {
@@ -272,10 +300,8 @@ fn listeners(
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
         let mut sockets = Vec::new();
         for listener in mine {
-            let (address, opened) = open(listener.address, options)?;
-            sockets.extend(opened);
-            announce(if listener.tls.is_some() { "https" } else { "http" }, &address);
-            let mut endpoint = ListenerConfig::tcp(address)
+            let opened = open.at(if listener.tls.is_some() { "https" } else { "http" }, listener.address)?;
+            let mut endpoint = ListenerConfig::tcp(opened.name.clone())
                 .l4_buffer(L4BufferSettings::new(DOWNSTREAM_BUFFER_BYTES, DOWNSTREAM_WRITE_BYTES));
             if let Some(files) = &listener.tls {
                 let certificate = Certificate::load(files).map_err(StartError::Certificate)?;
@@ -283,14 +309,33 @@ fn listeners(
                 certificates.push(certificate);
             }
             service.add_listener(endpoint);
+            sockets.push(opened);
         }
-        entrance.add(server, service, sockets);
+        entrance
+            .add(server, service, sockets)
+            .map_err(StartError::Descriptors)?;
     }
     if !certificates.is_empty() {
         server.add_service(background_service("certificates", Renewal(certificates)));
     }
     info!(target: targets::SERVER, "switchyard {} with {} threads", env!("CARGO_PKG_VERSION"), config.server.threads);
     Ok(())
+}
+
+fn admin_listener(
+    server: &mut Server,
+    address: SocketAddr,
+    state: admin::State,
+    entrance: &mut Entrance,
+    open: &mut Opening<'_>,
+) -> Result<(), StartError> {
+    let app = Counted::new(admin::Admin::new(admin::router(state)), &entrance.drain);
+    let mut service = Listening::new("admin".to_owned(), app);
+    service.threads = Some(1);
+    let opened = open.at("admin", address)?;
+    service.add_tcp(&opened.name);
+    let added = entrance.add(server, service, vec![opened]);
+    added.map_err(StartError::Descriptors)
 }
 
 fn tls_settings(certificate: &Arc<Certificate>) -> TlsSettings {

@@ -9,13 +9,11 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
 use pingora::protocols::Stream;
-use pingora::server::{ListenFds, ShutdownWatch};
+use pingora::server::ShutdownWatch;
 use tokio::sync::{Notify, watch};
 
-/// Once listeners are closed, open connections may begin one more request for so long, answered with
-/// `Connection: close`. Pingora drops a connection whose head is not there yet when it is told to clean up, so this is
-/// also what saves the connections that were accepted just before.
-const LINGER: Duration = Duration::from_secs(1);
+use super::listen::Opened;
+
 /// The least of it: an accepted connection is not counted before its task runs and its TLS handshake is done.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -24,7 +22,9 @@ pub struct Drain {
     closing: watch::Sender<bool>,
     services: Count,
     connections: Count,
-    sockets: Mutex<Option<ListenFds>>,
+    accepting: watch::Sender<usize>,
+    sockets: Mutex<Vec<Opened>>,
+    linger: Mutex<Duration>,
 }
 
 impl Drain {
@@ -33,12 +33,18 @@ impl Drain {
             closing: watch::Sender::new(false),
             services: Count::default(),
             connections: Count::default(),
-            sockets: Mutex::new(None),
+            accepting: watch::Sender::new(0),
+            sockets: Mutex::new(Vec::new()),
+            linger: Mutex::new(Duration::ZERO),
         })
     }
 
-    /// Closes every listener. Open connections finish what they are at.
-    pub fn close(&self) {
+    /// Closes every listener. Open connections finish what they are at, and may begin one more request within `linger`.
+    /// Pingora drops a connection whose head is not there yet when it is told to clean up, so this is also what saves the
+    /// connections that were accepted just before.
+    pub fn close(&self, linger: Duration) {
+        *self.linger.lock() = linger;
+        self.sockets.lock().clear();
         self.closing.send_replace(true);
     }
 
@@ -59,17 +65,38 @@ impl Drain {
         self.connections.none().await;
     }
 
-    /// The listening sockets of the process; `None` before the first service runs.
-    pub fn sockets(&self) -> Option<ListenFds> {
-        self.sockets.lock().clone()
+    /// The listening sockets of the process, to be handed over.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn sockets(&self) -> std::io::Result<Vec<Opened>> {
+        self.sockets.lock().iter().map(Opened::again).collect()
     }
 
-    /// A service begins to listen, with its sockets in `table`. It is over when the guard is dropped.
-    pub(super) fn listens(&self, table: Option<&ListenFds>) -> Open<'_> {
-        if let Some(table) = table {
-            *self.sockets.lock() = Some(Arc::clone(table));
-        }
+    /// Returns when so many services accept.
+    pub async fn accepting(&self, services: usize) {
+        // An error would mean that `self` is gone.
+        drop(
+            self.accepting
+                .subscribe()
+                .wait_for(|accepting| *accepting >= services)
+                .await,
+        );
+    }
+
+    /// Keeps a socket, to be handed over later.
+    pub(super) fn keep(&self, opened: Opened) {
+        self.sockets.lock().push(opened);
+    }
+
+    /// A service begins to listen. It is over when the guard is dropped.
+    pub(super) fn listens(&self) -> Open<'_> {
         self.services.enter()
+    }
+
+    /// A service accepts.
+    pub(super) fn accepts(&self) {
+        self.accepting.send_modify(|accepting| *accepting += 1);
     }
 }
 
@@ -139,8 +166,9 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
             tokio::time::sleep(SETTLE).await;
             self.drain.connections.none().await;
         };
+        let linger = *self.drain.linger.lock();
         // Either way the rest is told to end now.
-        drop(tokio::time::timeout(LINGER, quiet).await);
+        drop(tokio::time::timeout(linger, quiet).await);
         self.inner.cleanup().await;
     }
 }
@@ -153,7 +181,7 @@ mod tests {
     async fn it_is_over_with_the_last_service_and_the_last_connection() {
         let drain = Drain::new();
         drain.over().await;
-        let listening = drain.listens(None);
+        let listening = drain.listens();
         let connection = drain.connections.enter();
         let mut over = Box::pin(drain.over());
         let mut waits = async |what: &str| {
@@ -172,7 +200,7 @@ mod tests {
     async fn closing_is_seen_by_whoever_asked_before() {
         let drain = Drain::new();
         let mut closing = drain.closing();
-        drain.close();
+        drain.close(Duration::ZERO);
         closing.changed().await.expect("the sender is there");
         assert!(*closing.borrow());
     }
@@ -193,9 +221,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn open_connections_linger_until_they_are_over_or_their_time_is() {
         const MOMENT: Duration = Duration::from_millis(1);
+        const LINGER: Duration = Duration::from_secs(3);
         for ends in [true, false] {
             let drain = Drain::new();
             let counted = Counted::new(Cleaned(false.into()), &drain);
+            drain.close(LINGER);
             let connection = drain.connections.enter();
             let mut cleanup = counted.cleanup();
             let early = tokio::time::timeout(LINGER - MOMENT, cleanup.as_mut()).await;

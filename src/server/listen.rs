@@ -4,6 +4,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{IntoRawFd, OwnedFd};
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -14,11 +15,14 @@ use pingora::services::{Service, ServiceHandle};
 
 use super::drain::Drain;
 
-/// A socket that was opened ahead, under the name by which the service asks for it.
+/// A socket that was opened ahead, or that a running process handed over, under the name by which the service asks for
+/// it.
+#[derive(Debug)]
 pub struct Opened {
     /// `address:port`, with the port that the system chose.
     pub name: String,
-    socket: OwnedFd,
+    /// Listens, and does not block.
+    pub socket: OwnedFd,
 }
 
 impl Opened {
@@ -34,6 +38,42 @@ impl Opened {
             socket: listener.into(),
         })
     }
+
+    /// The same socket once more.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn again(&self) -> std::io::Result<Self> {
+        Ok(Self {
+            name: self.name.clone(),
+            socket: self.socket.try_clone()?,
+        })
+    }
+}
+
+/// Where listening sockets come from: the running process that is replaced, and the system.
+#[derive(Default)]
+pub struct Sockets {
+    inherited: Vec<Opened>,
+}
+
+impl Sockets {
+    /// With those of the running process.
+    pub fn inherited(inherited: Vec<Opened>) -> Self {
+        Self { inherited }
+    }
+
+    /// The socket for an address: the running process's, or a new one.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn take(&mut self, address: SocketAddr) -> std::io::Result<Opened> {
+        let name = address.to_string();
+        match self.inherited.iter().position(|opened| opened.name == name) {
+            Some(place) => Ok(self.inherited.swap_remove(place)),
+            None => Opened::on(address),
+        }
+    }
 }
 
 /// How listening services come into the server: what each of them waits for, and what closes it.
@@ -42,16 +82,25 @@ pub struct Entrance {
     pub needs: Vec<ServiceHandle>,
     /// Closes them, and knows when they are over.
     pub drain: Arc<Drain>,
+    /// How many services were added.
+    pub services: usize,
 }
 
 impl Entrance {
-    /// Adds a service that listens on the names of `opened`, and maybe on inherited sockets.
+    /// Adds a service that listens on `opened`. The sockets are kept for a successor too.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
     pub fn add<A: ServerApp + Send + Sync + 'static>(
-        &self,
+        &mut self,
         server: &mut Server,
         inner: Listening<A>,
         opened: Vec<Opened>,
-    ) {
+    ) -> std::io::Result<()> {
+        for socket in &opened {
+            self.drain.keep(socket.again()?);
+        }
+        self.services += 1;
         let service = Prepared {
             inner,
             opened: Mutex::new(opened),
@@ -62,6 +111,7 @@ impl Entrance {
         for needed in &self.needs {
             handle.add_dependency(needed);
         }
+        Ok(())
     }
 }
 
@@ -77,14 +127,20 @@ struct Prepared<A> {
 impl<A: ServerApp + Send + Sync + 'static> Service for Prepared<A> {
     /// The server's own watch is not used: it turns when the process ends, which is after the drain.
     async fn start_service(&mut self, fds: Option<ListenFds>, _shutdown: ShutdownWatch, listeners_per_fd: usize) {
-        let _listening = self.drain.listens(fds.as_ref());
+        let _listening = self.drain.listens();
         if let Some(table) = &fds {
             let mut table = table.lock();
             for opened in self.opened.lock().drain(..) {
                 table.add(opened.name, opened.socket.into_raw_fd());
             }
         }
-        Service::start_service(&mut self.inner, fds, self.closing.clone(), listeners_per_fd).await;
+        let mut serving = Service::start_service(&mut self.inner, fds, self.closing.clone(), listeners_per_fd);
+        // With the sockets there, it waits for nothing before its accept loops are spawned; then it waits for their end.
+        let begun = std::future::poll_fn(|context| Poll::Ready(serving.as_mut().poll(context))).await;
+        if begun.is_pending() {
+            self.drain.accepts();
+            serving.await;
+        }
     }
 
     fn name(&self) -> &str {

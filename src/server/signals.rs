@@ -1,5 +1,4 @@
-//! What signals do. QUIT hands the listening sockets to a waiting successor, and drains only once that has worked.
-//! TERM makes the process not ready, keeps the listeners for `drain_delay`, then drains. INT, and a second TERM, end it
+//! What signals do. QUIT hands the listening sockets to a waiting successor, and drains only once that one accepts. TERM makes the process not ready, keeps the listeners for `drain_delay`, then drains. INT, and a second TERM, end it
 //! now. Pingora's own hand-over goes away even when it failed, and its drain is a fixed sleep: neither is used.
 
 use std::path::PathBuf;
@@ -16,11 +15,15 @@ use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::drain::Drain;
+use super::handover;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
 
-/// How long both processes accept after a hand-over: the successor has its sockets then, and has yet to start.
-const OVERLAP: Duration = Duration::from_secs(5);
+/// How long an open connection may begin one more request after TERM.
+const LINGER: Duration = Duration::from_secs(1);
+/// The same after a hand-over, where nothing hurries: a client that keeps its connection is told to leave by the answer
+/// to its next request, and one that has none for so long is closed.
+const LINGER_HANDED_OVER: Duration = Duration::from_secs(10);
 
 /// Waits for the signal that ends the process, and drains before Pingora hears of it.
 pub struct Signals {
@@ -44,6 +47,21 @@ enum Told {
     Interrupt,
     HangUp,
     User1,
+}
+
+/// Whatever else is under way, the process is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Impatience {
+    Terminate,
+    Interrupt,
+}
+
+/// What a QUIT comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Handed,
+    Refused,
+    Told(Impatience),
 }
 
 struct Streams {
@@ -90,20 +108,18 @@ impl ShutdownSignalWatch for Signals {
         loop {
             match streams.next().await {
                 Told::Quit => {
-                    let handed = tokio::select! {
-                        handed = self.hand_over() => handed,
-                        () = self.impatience(&mut streams) => return ShutdownSignal::FastShutdown,
+                    let outcome = tokio::select! {
+                        handed = self.hand_over() => if handed { Outcome::Handed } else { Outcome::Refused },
+                        told = self.impatience(&mut streams, "a hand-over is under way") => Outcome::Told(told),
                     };
-                    if handed {
-                        return self.leave(OVERLAP, &mut streams).await;
+                    match outcome {
+                        Outcome::Handed => return self.leave(Duration::ZERO, LINGER_HANDED_OVER, &mut streams).await,
+                        Outcome::Told(Impatience::Terminate) => return self.terminate(&mut streams).await,
+                        Outcome::Told(Impatience::Interrupt) => return ShutdownSignal::FastShutdown,
+                        Outcome::Refused => {}
                     }
                 }
-                Told::Terminate => {
-                    // At once, so that whoever spreads the traffic looks elsewhere while listeners are still open.
-                    self.draining.store(true, Ordering::Relaxed);
-                    info!(target: targets::SERVER, "TERM: not ready from now on, draining");
-                    return self.leave(self.drain_delay, &mut streams).await;
-                }
+                Told::Terminate => return self.terminate(&mut streams).await,
                 Told::Interrupt => return ShutdownSignal::FastShutdown,
                 Told::HangUp => refuse_hang_up(),
                 Told::User1 => self.access_log.reopen(),
@@ -113,12 +129,19 @@ impl ShutdownSignalWatch for Signals {
 }
 
 impl Signals {
+    async fn terminate(&self, streams: &mut Streams) -> ShutdownSignal {
+        // At once, so that whoever spreads the traffic looks elsewhere while listeners are still open.
+        self.draining.store(true, Ordering::Relaxed);
+        info!(target: targets::SERVER, "TERM: not ready from now on, draining");
+        self.leave(self.drain_delay, LINGER, streams).await
+    }
+
     /// Keeps the listeners for `delay`, closes them, and waits for what is in flight.
-    async fn leave(&self, delay: Duration, streams: &mut Streams) -> ShutdownSignal {
+    async fn leave(&self, delay: Duration, linger: Duration, streams: &mut Streams) -> ShutdownSignal {
         let drained = async {
             tokio::time::sleep(delay).await;
             self.draining.store(true, Ordering::Relaxed);
-            self.drain.close();
+            self.drain.close(linger);
             tokio::time::timeout(self.drain_max, self.drain.over()).await
         };
         tokio::select! {
@@ -130,45 +153,57 @@ impl Signals {
                     self.drain.connections(), self.drain_max
                 ),
             },
-            () = self.impatience(streams) => return ShutdownSignal::FastShutdown,
+            _ = self.impatience(streams, "the process is on its way out already") => {
+                return ShutdownSignal::FastShutdown;
+            }
         }
         ShutdownSignal::GracefulTerminate
     }
 
-    /// Returns when the process is told to end while it is ending.
-    async fn impatience(&self, streams: &mut Streams) {
+    /// Returns when the process is told to end while it is at something else.
+    async fn impatience(&self, streams: &mut Streams, busy: &str) -> Impatience {
         loop {
             match streams.next().await {
-                Told::Terminate | Told::Interrupt => return,
-                Told::Quit => warn!(target: targets::SERVER, "QUIT refused: the process is on its way out already"),
+                Told::Terminate => return Impatience::Terminate,
+                Told::Interrupt => return Impatience::Interrupt,
+                Told::Quit => warn!(target: targets::SERVER, "QUIT refused: {busy}"),
                 Told::HangUp => refuse_hang_up(),
                 Told::User1 => self.access_log.reopen(),
             }
         }
     }
 
-    /// Gives the listening sockets to a waiting successor; says why if that does not work.
+    /// Gives the listening sockets to a waiting successor, and waits until it accepts; says why if that does not work.
     async fn hand_over(&self) -> bool {
-        let path = self.upgrade_sock.display().to_string();
-        let (true, Some(sockets)) = (self.successor_waits(), self.drain.sockets()) else {
+        let path = self.upgrade_sock.display();
+        if !self.successor_waits() {
             warn!(
                 target: targets::SERVER,
                 "QUIT refused: no successor waits at {path}; start one with serve -u first, serving goes on"
             );
             return false;
+        }
+        let sockets = match self.drain.sockets() {
+            Ok(sockets) => sockets,
+            Err(e) => {
+                error!(target: targets::SERVER, "QUIT refused: no hand-over at {path}: {e}; serving goes on");
+                return false;
+            }
         };
         let (told, outcome) = oneshot::channel();
-        let to = path.clone();
-        // It blocks for up to five seconds. A thread that nobody joins, so that INT need not wait for it.
-        let sending = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
-            let sent = sockets.lock().send_to_sock(to.as_str());
-            if told.send(sent).is_err() {
+        let to = self.upgrade_sock.clone();
+        // A thread that nobody joins, so that INT need not wait for it.
+        let giving = std::thread::Builder::new().name("hand-over".to_owned()).spawn(move || {
+            if told.send(handover::give(&to, &sockets)).is_err() {
                 info!(target: targets::SERVER, "the process was told to end during the hand-over");
             }
         });
-        let failure = match (sending, outcome.await) {
-            (Ok(_), Ok(Ok(_))) => {
-                info!(target: targets::SERVER, "QUIT: the sockets are handed over at {path}; draining in {OVERLAP:?}");
+        let failure = match (giving, outcome.await) {
+            (Ok(_), Ok(Ok(successor))) => {
+                info!(
+                    target: targets::SERVER,
+                    "QUIT: process and revision {successor} accept at the handed-over sockets; draining"
+                );
                 return true;
             }
             (Ok(_), Ok(Err(e))) => e.to_string(),

@@ -178,8 +178,8 @@ fn undo_is_a_change_and_history_has_it_all() {
     assert_eq!(
         undone["diff"],
         serde_json::json!([
-            {"path": "checkout.users.1", "before": null, "after": "canary"},
             {"path": "checkout.split.canary", "before": "100%", "after": null},
+            {"path": "checkout.users.1", "before": null, "after": "canary"},
         ])
     );
     assert_eq!(

@@ -9,6 +9,7 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::mpsc::unbounded_channel;
 
+use crate::harness::origin::{Wire, serve};
 use crate::harness::{Origin, Proxy, fields, h2c, one_pool, respond};
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
@@ -290,5 +291,34 @@ async fn an_empty_last_frame_leaves_the_kept_connection_clean() {
     // Most of it on connections that were used before.
     let opened = origin.connections.load(Ordering::SeqCst);
     assert!(opened < 300, "{opened} connections for 1,200 requests");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_upload_that_is_answered_early_is_ended_without_an_error() {
+    let origin = serve(|mut wire: Wire| async move {
+        let head = wire.head().await.expect("a request");
+        let field = if head.contains("/kept") {
+            ""
+        } else {
+            "Connection: close\r\n"
+        };
+        wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{field}\r\nok"))
+            .await
+            .expect("the proxy reads");
+    })
+    .await;
+    let proxy = Proxy::start_on(H2C, &one_pool(&origin, ""), &[]);
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    for path in ["/closed", "/kept"] {
+        let (answer, mut upload) = h2c::send(&client, h2c::request("POST", path), false).await;
+        let (response, _) = h2c::collect(answer.await.expect("a response")).await.expect("a body");
+        assert_eq!(response.into_body(), b"ok", "{path}");
+        let piece = Bytes::from_static(&[b'x'; 64 * 1024]);
+        while h2c::write(&mut upload, piece.clone(), false).await.is_ok() {}
+        // RFC 9113, 8.1: a client that is told NO_ERROR keeps the response it has.
+        let why = std::future::poll_fn(|cx| upload.poll_reset(cx)).await;
+        assert_eq!(why.expect("a reset"), h2::Reason::NO_ERROR, "{path}");
+    }
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }

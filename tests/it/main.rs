@@ -4,6 +4,7 @@ mod authority;
 #[path = "../store/dice.rs"]
 mod dice;
 mod harness;
+mod holding;
 
 mod aborts;
 mod admin;
@@ -13,9 +14,17 @@ mod admin_document;
 mod admin_lists;
 mod attacks;
 mod balances;
+mod cli;
+mod cli_changes;
+mod cli_failures;
+mod cli_lists;
 mod connections;
 mod cors;
+mod daemon;
+mod embedded;
 mod failures;
+mod files;
+mod handover;
 mod http2;
 mod http2_upstream;
 mod messages;

@@ -231,6 +231,41 @@ async fn pipelined_requests_are_answered_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_pipeline_may_be_cut_anywhere() {
+    let origin = serve(|mut wire: Wire| async move {
+        while let Some(head) = wire.head().await {
+            let body = wire.body(&head).await.expect("a body");
+            let path = head.split(' ').nth(1).expect("a path");
+            let text = format!("{path} {}", String::from_utf8_lossy(&body));
+            wire.write(ok(&text)).await.expect("the proxy reads");
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&one_pool(&origin, ""));
+    let all = "PUT /1 HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody\
+               PUT /2 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n\
+               PUT /3 HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n";
+    for cut in 0..all.len() {
+        let mut wire = Wire::connect(&proxy.http).await;
+        wire.socket().set_nodelay(true).expect("nodelay");
+        let (before, after) = all.split_at(cut);
+        wire.write(before).await.expect("write");
+        // Once the first is answered, the rest comes alone; before that, with or behind it.
+        let answered = cut > all.find("PUT /2").expect("a second");
+        if answered {
+            assert_eq!(response(&mut wire).await.1, b"/1 body", "{cut}");
+        }
+        wire.write(after).await.expect("write");
+        if !answered {
+            assert_eq!(response(&mut wire).await.1, b"/1 body", "{cut}");
+        }
+        assert_eq!(response(&mut wire).await.1, b"/2 hello", "{cut}");
+        assert_eq!(response(&mut wire).await.1, b"/3 ", "{cut}");
+    }
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_client_that_closes_its_half_has_left() {
     let (arrived, mut arrivals) = tokio::sync::mpsc::unbounded_channel();
     let origin = serve(move |mut wire: Wire| {

@@ -1,33 +1,14 @@
 //! What signals do: drains that lose nothing, a hand-over without a refused connection, logs that are rotated.
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, mpsc};
 use std::time::Instant;
 
-use crate::harness::{Origin, PATIENCE, Proxy, answer, connect, exchange, one_pool, respond};
+use crate::files::directory;
+use crate::harness::{Origin, PATIENCE, Proxy, answer, connect, exchange, one_pool};
+use crate::holding::holding;
 
 const PROBE: &str = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-
-/// An origin that holds every request for `/hold` until it is let go.
-fn holding() -> (Origin, mpsc::Sender<()>, mpsc::Receiver<()>) {
-    let (release, held) = mpsc::channel::<()>();
-    let (entered, inside) = mpsc::channel();
-    let (held, entered) = (Mutex::new(held), Mutex::new(entered));
-    let origin = Origin::spawn(move |head, stream| {
-        if head.starts_with("GET /hold") {
-            entered.lock().expect("lock").send(()).expect("the test waits");
-            // An error means that the test is over without letting it go.
-            if held.lock().expect("lock").recv().is_err() {
-                return false;
-            }
-        }
-        respond(stream, "ok")
-    });
-    (origin, release, inside)
-}
 
 fn with_server(server: &str, origin: &Origin) -> String {
     format!("server: {{ {server} }}\n{}", one_pool(&origin.address, ""))
@@ -188,95 +169,6 @@ fn usr1_reopens_the_access_log() {
     holds(&file, "after");
     let moved = std::fs::read_to_string(&old).expect("readable");
     assert!(!moved.contains("after"), "{moved}");
-}
-
-#[test]
-fn a_hand_over_refuses_no_connection_and_cuts_no_request() {
-    let (origin, release, inside) = holding();
-    let directory = directory("handed-over");
-    let free = || {
-        TcpListener::bind("127.0.0.1:0")
-            .and_then(|l| l.local_addr())
-            .expect("address")
-    };
-    let (http, admin) = (free(), free());
-    let sock = directory.join("upgrade.sock");
-    let file = directory.join("switchyard.yaml");
-    let text = format!(
-        "listeners: [{{ address: \"{http}\" }}]\nadmin: {{ address: \"{admin}\" }}\nstore: {{ memory: {{}} }}\n{}",
-        with_server(&format!("upgrade_sock: {}, drain: 1h", sock.display()), &origin)
-    );
-    std::fs::write(&file, text).expect("configuration");
-    let old = Proxy::launch(&file, &[], &[]);
-    old.wait_ready();
-    let pid = || {
-        let asked = "GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-        let status: serde_json::Value = serde_json::from_str(&exchange(&admin.to_string(), asked).body).expect("JSON");
-        status["pid"].as_u64().expect("a number")
-    };
-    assert_eq!(pid(), u64::from(old.pid()));
-    let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        let held = scope.spawn(|| old.get("/hold", "").status);
-        inside.recv_timeout(PATIENCE).expect("the request is inside");
-        let clients: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::SeqCst) {
-                        assert_eq!(old.get("/", "").body, "ok");
-                        served.fetch_add(1, Ordering::SeqCst);
-                    }
-                })
-            })
-            .collect();
-        let new = Proxy::launch(&file, &["-u"], &[]);
-        let since = Instant::now();
-        while !sock.exists() {
-            assert!(since.elapsed() < PATIENCE, "the successor never waits");
-            std::thread::yield_now();
-        }
-        old.signal("QUIT");
-        // The old process closes the admin side with its other listeners: then only the new one answers.
-        let since = Instant::now();
-        let mut in_a_row = 0;
-        while in_a_row < 50 {
-            assert!(
-                since.elapsed() < PATIENCE,
-                "the successor never has the sockets to itself"
-            );
-            in_a_row = if pid() == u64::from(new.pid()) { in_a_row + 1 } else { 0 };
-        }
-        release.send(()).expect("the origin waits");
-        assert_eq!(held.join().expect("no panic"), 200);
-        stop.store(true, Ordering::SeqCst);
-        for client in clients {
-            client.join().expect("no client failed");
-        }
-        assert_eq!(new.get("/", "").body, "ok");
-        // Pingora says so each second that it waits for the sockets.
-        let waiting = |line: &String| line.contains("No incoming socket transfer");
-        let alarms: Vec<String> = new.alarms().into_iter().filter(|line| !waiting(line)).collect();
-        assert_eq!(alarms, Vec::<String>::new());
-    });
-    let (code, lines) = old.end();
-    assert_eq!(code, Some(0));
-    assert!(
-        !lines.iter().any(|l| l.contains(" ERROR ") || l.contains("panicked")),
-        "{lines:?}"
-    );
-    println!(
-        "{} requests during the hand-over, none failed",
-        served.load(Ordering::SeqCst)
-    );
-    assert!(served.load(Ordering::SeqCst) > 100);
-}
-
-/// A fresh directory for the files of one test.
-fn directory(name: &str) -> PathBuf {
-    let path = std::env::temp_dir().join(format!("switchyard-it-{}-{name}", std::process::id()));
-    drop(std::fs::remove_dir_all(&path));
-    std::fs::create_dir_all(&path).expect("directory");
-    path
 }
 
 #[test]

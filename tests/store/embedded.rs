@@ -1,5 +1,6 @@
 //! What a store in a file does beyond the contract.
 
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use switchyard::rollout::{Fact, Moment, Revision};
 use switchyard::store::{
-    Answered, CommitError, EmbeddedSettings, EmbeddedStore, HistoryQuery, Store, StoreError, Watch,
+    Answered, CommitError, EmbeddedSettings, EmbeddedStore, Event, HistoryQuery, Store, StoreError, Watch,
 };
 
 use crate::make::{asked, commit, commit_at, delete, load, must, next, now, pin, put, release, rollout, scheduled};
@@ -19,10 +20,16 @@ pub struct Folder(PathBuf);
 impl Folder {
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("switchyard-store-{}-{n}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("folder");
-        Self(path)
+        loop {
+            let n = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("switchyard-store-{}-{n}", std::process::id()));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                // Left behind by a program that had the same number and was killed.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     pub fn path(&self) -> PathBuf {
@@ -129,6 +136,28 @@ async fn two_programs_with_one_file_see_each_others_commits_in_one_order() {
             .collect();
         let expected: Vec<Fact> = (0..40).map(|n| put("search", &format!("{who}{n}"))).collect();
         assert!(of_one.into_iter().eq(&expected), "each one's own are in their order");
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_is_cancelled_reads_on_from_the_disk() {
+    let folder = Folder::new();
+    let store = folder.open();
+    for n in 0..100 {
+        must(&store, n, vec![put("search", &n.to_string())]).await;
+    }
+    let mut watch = store.watch(Revision(0));
+    let mut seen = 0;
+    while seen < 100 {
+        tokio::select! {
+            event = watch.next() => {
+                let Event::Committed(committed) = event.expect("event") else { panic!("resync") };
+                seen += 1;
+                assert_eq!(committed.revision, Revision(seen));
+            }
+            // Sooner than any reading: the wait is given up each time.
+            () = tokio::task::yield_now() => {}
+        }
     }
 }
 

@@ -55,11 +55,12 @@ impl Chunks {
         }
     }
 
-    /// Looks at the next bytes.
+    /// Looks at the next bytes: so many of them, from the first on, are the body's.
     ///
     /// # Errors
     /// At the first byte that no sound body has there; the rest is not looked at.
-    pub fn read(&mut self, mut bytes: &[u8]) -> Result<(), Broken> {
+    pub fn read(&mut self, new: &[u8]) -> Result<usize, Broken> {
+        let mut bytes = new;
         while let Some((first, rest)) = bytes.split_first() {
             if let At::Bytes { left } = self.at {
                 let here = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
@@ -67,13 +68,18 @@ impl Chunks {
                 self.at = after_bytes(left - here as u64);
                 continue;
             }
-            if self.at == At::Over {
-                return Ok(());
+            if self.is_over() {
+                break;
             }
             self.at = next(self.at, *first)?;
             bytes = rest;
         }
-        Ok(())
+        Ok(new.len() - bytes.len())
+    }
+
+    /// Whether the body has come to its end.
+    pub fn is_over(&self) -> bool {
+        self.at == At::Over
     }
 }
 
@@ -151,7 +157,7 @@ mod tests {
     fn whole(text: &[u8]) -> Result<bool, Broken> {
         let mut chunks = Chunks::new();
         chunks.read(text)?;
-        Ok(chunks.at == At::Over)
+        Ok(chunks.is_over())
     }
 
     #[test]
@@ -166,10 +172,9 @@ mod tests {
         ] {
             assert_eq!(whole(text), Ok(true), "{}", text.escape_ascii());
             let mut chunks = Chunks::new();
-            for byte in text {
-                assert_eq!(chunks.read(&[*byte]), Ok(()), "{}", text.escape_ascii());
-            }
-            assert_eq!(chunks.at, At::Over);
+            let own = text.iter().try_fold(0, |own, byte| Ok(own + chunks.read(&[*byte])?));
+            assert_eq!(own, Chunks::new().read(text), "{}", text.escape_ascii());
+            assert!(chunks.is_over());
         }
         assert_eq!(whole(b"5\r\nhello\r\n"), Ok(false));
     }

@@ -60,6 +60,7 @@ impl Socket {
             Fault::SlowBody => (None, "body_too_slow", io::ErrorKind::TimedOut),
             Fault::Chunks => (None, "chunks", io::ErrorKind::InvalidData),
             Fault::Trailers => (None, "trailers", io::ErrorKind::InvalidData),
+            Fault::Ahead => (None, "read_ahead", io::ErrorKind::InvalidData),
         };
         metrics::refused(cause);
         if let Some(answer) = answer {

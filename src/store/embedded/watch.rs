@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::rollout::Revision;
 use crate::store::{Committed, Event, StoreError, Watch};
 
+use super::fault::Fault;
 use super::feed::Queue;
 use super::{Shared, read};
+
+type Reading = JoinHandle<Result<Vec<Committed>, StoreError>>;
 
 pub(super) struct EmbeddedWatch {
     shared: Arc<Shared>,
@@ -18,6 +22,8 @@ pub(super) struct EmbeddedWatch {
     queue: Arc<Queue>,
     /// Read from the disk, not yet delivered.
     read: VecDeque<Committed>,
+    /// Under way, and what it reads on from.
+    reading: Option<(Revision, Reading)>,
     from: Revision,
 }
 
@@ -27,6 +33,7 @@ impl EmbeddedWatch {
             latest: shared.feed.latest(),
             queue: shared.feed.queue(),
             read: VecDeque::new(),
+            reading: None,
             shared,
             from,
         }
@@ -42,10 +49,24 @@ impl EmbeddedWatch {
         Some(next)
     }
 
-    /// Reads what comes next from the disk; false if it is not there any more.
+    /// Reads what comes next from the disk; false if it is not there any more. Who gives up waiting finds the reading
+    /// under way when coming back.
     async fn read_on(&mut self) -> Result<bool, StoreError> {
-        let from = self.from;
-        let read = self.shared.read(move |db| read::commits(db, from)).await?;
+        let (from, reading) = self.reading.get_or_insert_with(|| {
+            let (shared, from) = (self.shared.clone(), self.from);
+            let reading = tokio::spawn(async move { shared.read(move |db| read::commits(db, from)).await });
+            (from, reading)
+        });
+        let (from, read) = (*from, reading.await);
+        self.reading = None;
+        let read = match read {
+            Ok(read) => read?,
+            Err(_ending) => return Err(Fault::Ending.told(self.shared.file.place())),
+        };
+        if from != self.from {
+            // Meanwhile it came from this program.
+            return Ok(true);
+        }
         self.read = read.into();
         Ok(self.read.front().is_some_and(|first| first.revision.0 == from.0 + 1))
     }

@@ -35,6 +35,7 @@ pub(super) fn verdict(target: &str, level: Level, message: &str) -> Verdict {
         Origin::TlsHello => begins(message, "Illegal SNI ", "tls_handshake"),
         Origin::Tls => tls_remark(message),
         Origin::Connectors => reuse_race(message),
+        Origin::H1Body => unread_body(message),
         Origin::H2Body => trailers_of_a_request(message),
         Origin::Other => None,
     }
@@ -54,6 +55,7 @@ enum Origin {
     TlsHello,
     Tls,
     Connectors,
+    H1Body,
     H2Body,
     Other,
 }
@@ -70,6 +72,7 @@ impl Origin {
             (Level::Warn, "pingora_core::protocols::http::compression") => Origin::Compression,
             (Level::Warn, "rustls::msgs::handshake") => Origin::TlsHello,
             (Level::Error, "pingora_core::connectors") => Origin::Connectors,
+            (Level::Warn, "pingora_proxy::proxy_h1") => Origin::H1Body,
             (Level::Warn, "pingora_proxy::proxy_h2") => Origin::H2Body,
             (
                 Level::Warn,
@@ -142,6 +145,15 @@ fn tls_remark(message: &str) -> Option<Verdict> {
 /// worse for it.
 fn reuse_race(message: &str) -> Option<Verdict> {
     (message == "failed to acquire reusable stream").then_some(Verdict::Quieten)
+}
+
+/// An upstream that did not wait for the end of a request's body. If it answered, that is its right, and what becomes of
+/// the request is the answer's to tell; if it did not, the request fails and has its own line.
+fn unread_body(message: &str) -> Option<Verdict> {
+    let error = message.strip_prefix("send error, draining read buf: ")?;
+    let typed = error.strip_prefix("Upstream").unwrap_or(error).strip_prefix(' ')?;
+    let unread = matches!(first_word(typed), "WriteError" | "ConnectionClosed");
+    unread.then_some(Verdict::Quieten)
 }
 
 /// A request over HTTP/2 with trailers, which are not passed on: Pingora ends its stream twice. The request is whole.
@@ -247,8 +259,13 @@ mod tests {
                 Level::Warn,
                 "Upstream h2 body send error: Upstream WriteError context: while writing h2 request body cause: user error: unexpected frame type",
             ),
+            (
+                "pingora_proxy::proxy_h1",
+                Level::Warn,
+                "send error, draining read buf: Upstream WriteError context: while writing body cause: Broken pipe (os error 32)",
+            ),
         ];
-        assert_eq!(judged(&remarks), [Verdict::Quieten; 6]);
+        assert_eq!(judged(&remarks), [Verdict::Quieten; 7]);
     }
 
     #[test]
@@ -304,7 +321,7 @@ mod tests {
             (
                 "pingora_proxy::proxy_h1",
                 Warn,
-                "send error, draining read buf: Upstream WriteError context: while writing body cause: Broken pipe (os error 32)",
+                "send error, draining read buf: Upstream InternalError context: x",
             ),
             (
                 "pingora_proxy::proxy_h2",

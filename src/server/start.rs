@@ -1,0 +1,63 @@
+//! How a start is asked for, and why there is none.
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use super::handover::HandoverError;
+use super::pid_file::PidFileError;
+use super::state::StateError;
+use crate::admin;
+use crate::telemetry::access_log::OpenError;
+use crate::upstream::BuildError;
+
+/// How the command line wants it run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Detach from the terminal.
+    pub daemon: bool,
+    /// Take the listening sockets over from a running process.
+    pub upgrade: bool,
+    /// Serve by the copy of the store, for reading only: the way on when the store itself is damaged.
+    pub from_snapshot: bool,
+}
+
+/// Why it does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// An address cannot be had.
+    #[error("cannot listen on {address}: {cause}: free the address, or write another")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// A certificate or key.
+    #[error("{0}")]
+    Certificate(String),
+    /// The pools.
+    #[error(transparent)]
+    Pools(#[from] BuildError),
+    /// The access log.
+    #[error(transparent)]
+    AccessLog(#[from] OpenError),
+    /// The tokens of the admin side.
+    #[error(transparent)]
+    Tokens(#[from] admin::TokensError),
+    /// The store, or what is in it.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The running process.
+    #[error("no hand-over: {0}")]
+    Handover(#[from] HandoverError),
+    /// The file with the daemon's process id.
+    #[error(transparent)]
+    PidFile(#[from] PidFileError),
+    /// A daemon that nobody started as one.
+    #[error("a daemon has whoever started it at its standard input: {0}")]
+    Starter(std::io::Error),
+    /// The limit of open files.
+    #[error("no descriptor is left for the listeners: {0}: raise the limit of open files")]
+    Descriptors(std::io::Error),
+}
