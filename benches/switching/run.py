@@ -2,7 +2,7 @@
 """Measures what changes cost while traffic flows: how soon one is visible, and what requests feel of it; of a flood of
 admin requests; and what an import of a million users takes.
 
-    run.py [--long] [--seconds N] [--rounds N] [--rate N] [--users N]
+    run.py [--long] [--seconds N] [--rounds N] [--rate N] [--users N] [--renice N]
 
 The program runs on the first core with one thread; load, origins and this script on the last. Needs Go and nginx, as
 `make bench-peers` does, and its load generator. Prints a table and writes it to target/bench-switching.md.
@@ -37,6 +37,7 @@ FLOOD_WRITERS = 2  # changes go one after the other, so more would only wait
 FLOOD_WRITE_EACH = 5  # one request in so many is a change, as far as the disk allows
 MOVES_TIMED = 50
 SETTLE_SECONDS = 5  # until memory that is free is given back
+REQUESTS = ("edge", "access-log")  # the threads that serve requests
 USERS = "/api/v1/rollouts/default/users"
 
 spec = importlib.util.spec_from_file_location("peers", HERE.parent / "peers" / "run.py")
@@ -50,6 +51,7 @@ def options():
     parse.add_argument("--seconds", type=float, default=5, help="of each round")
     parse.add_argument("--rounds", type=int, default=3, help="each without and with what is measured")
     parse.add_argument("--rate", type=int, help="requests a second; found out otherwise")
+    parse.add_argument("--renice", type=int, default=0, help="of all threads but those that serve requests: an experiment")
     parse.add_argument("--users", type=int, default=1_000_000, help="that are imported")
     return parse.parse_args()
 
@@ -59,8 +61,8 @@ def options():
 class Site:
     """The program with its origins, on ports of its own."""
 
-    def __init__(self, folder, settings, load, origin, ports):
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder, settings, load, origin, ports, renice):
+        self.folder, self.settings, self.renice = folder, settings, renice
         self.http, self.admin = peers.free_port(), peers.free_port()
         values = {"DIR": folder, "LISTEN": self.http, "ADMIN": self.admin,
                   "STABLE": ports["stable"], "CANARY": ports["canary"]}
@@ -74,7 +76,11 @@ class Site:
     def start(self):
         """Starts it, and says how long until it was ready."""
         self.process = peers.Process("switchyard", self.settings.cores[0], self.command, self.folder)
-        return timed(self.wait_ready)[0]
+        took = timed(self.wait_ready)[0]
+        for task in Path(f"/proc/{self.process.child.pid}/task").iterdir() if self.renice else ():
+            if (task / "comm").read_text().strip() not in REQUESTS:
+                os.setpriority(os.PRIO_PROCESS, int(task.name), self.renice)
+        return took
 
     def wait_ready(self):
         deadline = time.monotonic() + peers.READY_SECONDS
@@ -108,6 +114,8 @@ class Site:
         thread.join()
         if "failed" in found:
             raise found["failed"]
+        if "latency_us" not in found["load"]:
+            raise peers.Failed(f"nothing was answered in time: {found['load']['error_kinds']}")
         return found["load"], figures
 
     def change(self, admin, method, path, body="", fields=""):
@@ -124,8 +132,9 @@ def sustained_rate(site, wanted):
     for rate in [wanted] if wanted else RATES:
         try:
             seen, _ = site.load(rate, 2.0)
-        except peers.Failed:
-            continue  # too much for the load's own core
+        except peers.Failed as problem:
+            note(f"{rate:,}/s: {problem}")
+            continue
         share = seen["cpu_seconds"] / seen["seconds"]
         note(f"{rate:,}/s: {share:.0%} of its core, p99 {seen['latency_us']['p99']:.0f} µs, {seen['errors']} errors")
         if wanted or (share <= CORE_SHARE_MAX and not seen["errors"] and seen["latency_us"]["p99"] < STEADY_P99_US):
@@ -346,7 +355,7 @@ def main():
         (folder / "cycle").write_text("".join(f"other {1_000_000 + 3 * n}\n" for n in range(peers.CYCLE_USERS)))
         ports = {"stable": peers.free_port(), "canary": peers.free_port()}
         origin = peers.start_origin(settings, folder, ports)
-        site = Site(folder, settings, load, origin, ports)
+        site = Site(folder, settings, load, origin, ports, wanted.renice)
         try:
             rows, failed = measure(site, wanted)
         finally:

@@ -123,7 +123,10 @@ impl StoreFile {
         // A damaged page is found when it is read, not when it has been used.
         db.pragma_update(None, "cell_size_check", true)?;
         db.pragma_update(None, "trusted_schema", false)?;
-        schema::check(&db)?;
+        // As of one moment: another program may be making the tables of a new file.
+        let look = db.unchecked_transaction()?;
+        schema::check(&look)?;
+        look.finish()?;
         Ok(db)
     }
 
