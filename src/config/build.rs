@@ -44,7 +44,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
     let rollouts = work.rollouts(file.rollouts, &pools);
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
     let limits = limits(&file.limits);
-    let access_log = access_log(&file.access_log);
+    let access_log = access_log(&mut work, &file.access_log);
     let store = work.store(file.store);
     let problems = work.places.into_problems();
     if !problems.is_empty() {
@@ -327,7 +327,17 @@ fn limits(written: &w::Limits) -> Limits {
     }
 }
 
-fn access_log(written: &w::AccessLog) -> AccessLogSettings {
+/// What other programs call no log, or their output: hardly meant as the names of files.
+const NO_FILES: [&str; 5] = ["none", "false", "null", "stdout", "stderr"];
+
+fn access_log(work: &mut Building<'_>, written: &w::AccessLog) -> AccessLogSettings {
+    if NO_FILES.contains(&written.path.as_str()) {
+        let message = format!(
+            "{:?} would be a file of that name: write off, - for standard output, or ./{} if it is meant",
+            written.path, written.path
+        );
+        work.note("access_log.path", message);
+    }
     AccessLogSettings {
         path: match written.path.as_str() {
             "-" => LogTarget::Stdout,
