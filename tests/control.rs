@@ -211,9 +211,12 @@ async fn what_another_process_commits_is_followed() {
 #[tokio::test]
 async fn what_changes_nothing_is_no_change() {
     let node = Node::start().await;
+    let until = Some(4_000_000_000_000);
     node.must(split("10%")).await;
+    node.must(set("42", "canary", until)).await;
     for nothing in [
         unset("nobody"),
+        set("42", "canary", until),
         split("10%"),
         Change::Resume {
             rollout: rollout("shop"),
@@ -221,10 +224,14 @@ async fn what_changes_nothing_is_no_change() {
     ] {
         let outcome = node.must(nothing.clone()).await;
         assert!(
-            !outcome.changed && outcome.revision == Revision(2),
+            !outcome.changed && outcome.revision == Revision(3),
             "{nothing:?}: {outcome:?}"
         );
     }
+    assert!(
+        node.must(set("42", "canary", None)).await.changed,
+        "for ever is not until then"
+    );
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::request::{Asked, ChangeError, Outcome, Request};
 use super::resolve;
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, Scheduled};
+use crate::rollout::{Change, Fact, Moment, ReleaseName, Revision, RolloutName, Scheduled};
 use crate::store::{Answered, Commit, CommitError, Committed, Record, Source, Store};
 use crate::telemetry::metrics;
 
@@ -189,6 +189,13 @@ impl Controller {
             }
             // The pin may have been renewed since it was found to be over.
             Change::Expire { rollout, user } if !self.is_over(&rollout, &user).await? => Vec::new(),
+            // What is so already is no change.
+            Change::SetUser {
+                rollout,
+                user,
+                release,
+                until,
+            } if self.is_pinned(&rollout, &user, &release, until).await? => Vec::new(),
             change => resolve::facts(change, now, around)?,
         };
         let plans = check::candidate(&facts, terms, now, around)?;
@@ -215,6 +222,17 @@ impl Controller {
     async fn is_over(&self, rollout: &RolloutName, user: &str) -> Result<bool, ChangeError> {
         let until = self.store.user(rollout, user).await?.and_then(|entry| entry.until);
         Ok(until.is_some_and(|until| until.0 <= clock::unix_millis()))
+    }
+
+    async fn is_pinned(
+        &self,
+        rollout: &RolloutName,
+        user: &str,
+        release: &ReleaseName,
+        until: Option<Moment>,
+    ) -> Result<bool, ChangeError> {
+        let entry = self.store.user(rollout, user).await?;
+        Ok(entry.is_some_and(|entry| entry.release == *release && entry.until == until))
     }
 
     async fn commit(&self, asked: &Asked, candidate: &Candidate, now: &Snapshot) -> Result<Committed, CommitError> {
