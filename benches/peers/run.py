@@ -304,7 +304,7 @@ def make_peers(settings, folder, ports, gin):
 
     for label, path in binaries("SWITCHYARD_BIN", str(ROOT / "target/release/switchyard")):
         add(f"switchyard/{label}", f"Switchyard {label}".strip(), first_line(path, "version"),
-            lambda port: [path, "serve", "-c", config("switchyard.yaml.in", "switchyard.yaml", port)])
+            lambda port: [path, "serve", "-c", config("switchyard.yaml.in", f"switchyard{label}.yaml", port)])
     for label, path in binaries("BARE_BIN", newest_bare()):
         add(f"bare/{label}", f"bare Pingora {label}".strip(), first_line(path, "--version"),
             lambda port: [path, "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{ports['stable']}"], routed=False)
