@@ -363,14 +363,14 @@ async fn undo_restores_any_revision_and_is_itself_a_change() {
         ..HistoryQuery::default()
     };
     let history = node.controller.store().history(&query).await.expect("history");
-    let lines: Vec<&str> = history.iter().map(|entry| entry.summary.as_str()).collect();
+    let lines: Vec<&str> = history.iter().map(|entry| entry.record.summary.as_str()).collect();
     assert_eq!(lines[1], "undone to revision 2");
     assert_eq!(lines[3], "shop: user 42 to stable");
     assert_eq!(lines[4], "shop.split.canary 30%");
     assert!(
         history
             .iter()
-            .all(|entry| entry.actor == "anna" || entry.revision == Revision(1))
+            .all(|entry| entry.record.actor == "anna" || entry.revision == Revision(1))
     );
 }
 
@@ -521,7 +521,7 @@ async fn what_is_due_is_made_and_written_down() {
         ..HistoryQuery::default()
     };
     let history = node.controller.store().history(&query).await.expect("history");
-    let mut sources: Vec<Source> = history.iter().map(|entry| entry.source).collect();
+    let mut sources: Vec<Source> = history.iter().map(|entry| entry.record.source).collect();
     sources.sort_by_key(|source| format!("{source:?}"));
     assert_eq!(sources, [Source::Expiry, Source::Schedule]);
 }

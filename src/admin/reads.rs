@@ -167,13 +167,13 @@ async fn history(Shared(state): Shared<State>, mut query: Parameters) -> Result<
 fn item(entry: HistoryEntry) -> HistoryItem {
     HistoryItem {
         revision: entry.revision.0,
-        at: clock::rfc3339(entry.at.0),
-        actor: entry.actor,
-        reason: entry.reason,
-        source: entry.source,
-        rollouts: entry.rollouts,
-        summary: entry.summary,
-        diff: entry.diff,
+        at: clock::rfc3339(entry.record.at.0),
+        actor: entry.record.actor,
+        reason: entry.record.reason,
+        source: entry.record.source,
+        rollouts: entry.record.rollouts,
+        summary: entry.record.summary,
+        diff: entry.record.diff,
     }
 }
 

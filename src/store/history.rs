@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::rollout::{Moment, Revision, RolloutName};
+use super::Record;
+use crate::rollout::{Revision, RolloutName};
 
 /// Where a change came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -38,20 +39,8 @@ pub struct Diff {
 pub struct HistoryEntry {
     /// Its number.
     pub revision: Revision,
-    /// When it was asked for.
-    pub at: Moment,
-    /// Who asked.
-    pub actor: String,
-    /// Why.
-    pub reason: Option<String>,
-    /// Where it came from.
-    pub source: Source,
-    /// The rollouts it is about.
-    pub rollouts: Vec<RolloutName>,
-    /// One line.
-    pub summary: String,
-    /// The change, readable.
-    pub diff: Vec<Diff>,
+    /// Who asked, when and why, and what it came to.
+    pub record: Record,
 }
 
 /// Which part of the history is wanted, the latest first.

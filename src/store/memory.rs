@@ -120,16 +120,9 @@ impl Kept {
 
 impl Logged {
     fn entry(&self) -> HistoryEntry {
-        let record = self.record.clone();
         HistoryEntry {
             revision: self.committed.revision,
-            at: record.at,
-            actor: record.actor,
-            reason: record.reason,
-            source: record.source,
-            rollouts: record.rollouts,
-            summary: record.summary,
-            diff: record.diff,
+            record: self.record.clone(),
         }
     }
 }

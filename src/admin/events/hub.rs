@@ -96,8 +96,8 @@ impl Hub {
             .filter_map(|entry| {
                 told_revision(LiveRevision {
                     revision: entry.revision.0,
-                    summary: entry.summary,
-                    actor: entry.actor,
+                    summary: entry.record.summary,
+                    actor: entry.record.actor,
                 })
             })
             .collect();

@@ -6,7 +6,8 @@ use tokio::sync::mpsc;
 use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
 use crate::store::undo::Undo;
 use crate::store::{
-    ANSWERS_KEPT_MILLIS, Answered, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, UserPage,
+    ANSWERS_KEPT_MILLIS, Answered, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Record,
+    UserPage,
 };
 
 use super::column::{self, Releases, limit, number, stored, text};
@@ -164,13 +165,15 @@ pub(super) fn history(db: &Connection, wanted: &HistoryQuery) -> Result<Vec<Hist
 fn entry(row: &Row<'_>) -> Result<HistoryEntry, Fault> {
     Ok(HistoryEntry {
         revision: column::revision(row, 0)?,
-        at: Moment(number(row.get(1)?)),
-        actor: row.get(2)?,
-        reason: row.get(3)?,
-        source: serde_json::from_str(text(row, 4)?)?,
-        rollouts: serde_json::from_str(text(row, 5)?)?,
-        summary: row.get(6)?,
-        diff: serde_json::from_str(text(row, 7)?)?,
+        record: Record {
+            at: Moment(number(row.get(1)?)),
+            actor: row.get(2)?,
+            reason: row.get(3)?,
+            source: serde_json::from_str(text(row, 4)?)?,
+            rollouts: serde_json::from_str(text(row, 5)?)?,
+            summary: row.get(6)?,
+            diff: serde_json::from_str(text(row, 7)?)?,
+        },
     })
 }
 
