@@ -6,10 +6,12 @@ use pingora::Result;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::fields::Field;
 use super::gateway::{Gateway, refused};
 use super::settings::Limits;
+use super::trace::Ids;
 use super::wire::Wire;
-use super::{choose, guard, headers, request, trace, wire};
+use super::{choose, guard, headers, request, wire};
 use crate::identity::Identity;
 use crate::telemetry::metrics;
 
@@ -30,37 +32,47 @@ pub fn keep(session: &mut Session, limits: &Limits) {
 }
 
 /// Learns who the peer is, and removes what it may not send before anything reads it.
-pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) {
+pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     ctx.peer = session.client_addr().and_then(|a| a.as_inet()).copied();
     let address = ctx.peer.map(|p| p.ip().to_canonical());
     ctx.trusted = address.is_some_and(|ip| gateway.identity().trusts(ip));
     let names = gateway.identity().header_names();
     let head = session.req_header_mut();
-    let removed = headers::strip_inbound(head, ctx.trusted, names);
-    ctx.request_id = trace::request_id(&head.headers);
-    ctx.traceparent = trace::traceparent(&head.headers);
-    let spoken_for = headers::forwarded_client(head).filter(|_| ctx.trusted);
-    ctx.client = spoken_for.or(address);
+    let (fields, removed) = headers::strip_inbound(head, ctx.trusted, names)?;
+    ctx.fields = fields;
+    ctx.ids = Ids::of(&head.headers, fields);
+    let spoken_for = fields.has(Field::ForwardedFor).then(|| headers::forwarded_client(head));
+    ctx.client = spoken_for.flatten().or(address);
     if removed {
         gateway.tell_removal(ctx);
     }
+    Ok(())
+}
+
+/// Lets a request in, or refuses it.
+pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    route(gateway, session, ctx);
+    check(gateway, session, ctx)?;
+    identify(gateway, session, ctx)
 }
 
 /// Refuses a request that can be read in two ways.
-pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
+fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let limits = gateway.limits();
     let empty = session.as_mut().is_body_empty();
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
     let head = session.req_header();
     ctx.wire = Wire::of(session.as_ref()).cloned();
-    let framing = wire::Framing::of(head, empty);
-    let verdict = bytes
-        .map_or(Ok(()), |bytes| {
-            guard::check_head_bytes(&bytes, limits)?;
-            let whole = ctx.wire.as_ref().map_or(Ok(()), |wire| wire.head_ends(&bytes, framing));
+    let framing = wire::Framing::of(head, ctx.fields, empty);
+    let raw = match &bytes {
+        Some(bytes) => guard::check_head_bytes(bytes, limits).and_then(|()| {
+            let whole = ctx.wire.as_ref().map_or(Ok(()), |wire| wire.head_ends(bytes, framing));
             whole.map_err(guard::bad)
-        })
-        .and_then(|()| guard::check_head(head, limits, gateway.identity().header_names()));
+        }),
+        None => guard::check_fields(&head.headers),
+    };
+    let names = gateway.identity().header_names();
+    let verdict = raw.and_then(|()| guard::check_head(head, ctx.fields, limits, names));
     verdict.map_err(|refusal| {
         metrics::refused(refusal.cause);
         refused(refusal.status, refusal.cause)
@@ -69,13 +81,13 @@ pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Res
 
 /// Finds the route. First of all, because a refusal, too, is an answer of the route: a page can read it if the route
 /// allows that.
-pub fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
+fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
     let head = session.req_header();
     ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
 }
 
 /// Finds out who asks.
-pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
+fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
     let head = session.req_header();
     if ctx.route.is_none() {
         metrics::refused("no_route");

@@ -4,9 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::fields::Fields;
+use super::trace::Ids;
 use super::wire::Wire;
 use crate::clock;
 use crate::control::Snapshot;
@@ -27,8 +28,9 @@ pub struct Context {
     pub client: Option<IpAddr>,
     /// Whether the peer may send identity and forwarding fields.
     pub trusted: bool,
-    pub request_id: HeaderValue,
-    pub traceparent: HeaderValue,
+    /// What the head has of what the gateway looks for.
+    pub fields: Fields,
+    pub ids: Ids,
     pub route: Option<usize>,
     pub identity: Identity,
     pub decision: Option<Decision>,
@@ -69,8 +71,8 @@ impl Context {
             peer: None,
             client: None,
             trusted: false,
-            request_id: HeaderValue::from_static("-"),
-            traceparent: HeaderValue::from_static(""),
+            fields: Fields::default(),
+            ids: Ids::none(),
             route: None,
             identity: Identity::Anonymous,
             decision: None,

@@ -45,8 +45,8 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
     let authority = || head.uri.authority().map(|a| a.as_str().as_bytes());
     gateway.access_log().write(&AccessRecord {
         unix_micros: clock::unix_micros(),
-        request_id: Some(ctx.request_id.as_bytes()),
-        trace_id: trace::trace_id(&ctx.traceparent),
+        request_id: Some(ctx.ids.request_id.as_bytes()),
+        trace_id: trace::trace_id(&ctx.ids.traceparent),
         client: client(ctx),
         method: head.method.as_str().as_bytes(),
         host: field(HOST).or_else(authority),

@@ -58,10 +58,13 @@ pub fn host(head: &RequestHeader) -> std::borrow::Cow<'_, str> {
             .map(http::uri::Authority::as_str)
             .unwrap_or_default(),
     };
-    let name = match written.rfind(']') {
-        Some(end) => &written[..=end],
-        None => written.split(':').next().unwrap_or_default(),
+    let bytes = written.as_bytes();
+    let end = match memchr::memchr(b':', bytes) {
+        // The colons of an address stand in brackets, and the port's behind them.
+        Some(colon) => memchr::memrchr(b']', bytes).map_or(colon, |end| end + 1),
+        None => bytes.len(),
     };
+    let name = written.get(..end).unwrap_or_default();
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         name.to_ascii_lowercase().into()

@@ -18,13 +18,13 @@ use super::trace::REQUEST_ID;
 pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Option<&OwnCors>) -> Result<()> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let reason = status.canonical_reason().unwrap_or("Error");
-    let id = ctx.request_id.to_str().unwrap_or("-");
+    let id = ctx.ids.request_id.to_str().unwrap_or("-");
     let body = Bytes::from(format!("{} {reason}\nrequest id: {id}\n", status.as_u16()));
     let mut head = ResponseHeader::build(status, Some(8))?;
     head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
-    head.insert_header(REQUEST_ID, ctx.request_id.clone())?;
+    head.insert_header(REQUEST_ID, ctx.ids.request_id.clone())?;
     if let Some(policy) = cors {
         cors::answer(policy, &session.req_header().headers, &mut head)?;
     }
@@ -37,8 +37,9 @@ pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Opt
     session.write_response_body(Some(body), true).await
 }
 
-/// Answers a preflight.
-pub async fn preflight(session: &mut Session, policy: &OwnCors) -> Result<()> {
+/// Answers a preflight; the request is answered then.
+pub async fn preflight(session: &mut Session, policy: &OwnCors) -> Result<bool> {
     let head = cors::preflight(policy, session.req_header())?;
-    session.write_response_header(Box::new(head), true).await
+    session.write_response_header(Box::new(head), true).await?;
+    Ok(true)
 }

@@ -10,8 +10,7 @@ mod trailers;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::CONTENT_LENGTH;
 use memchr::memmem;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
@@ -21,11 +20,14 @@ pub use socket::Socket;
 
 use self::chunks::{Broken, Chunks};
 use self::trailers::Trailers;
+use super::fields::{Field, Fields};
 use super::settings::Limits;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
 const H2_PREFACE_BYTES: usize = 24;
+/// What an idle connection keeps for its next head, in bytes: most heads are smaller.
+const ROOM_KEPT: usize = 1024;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Why reading from a connection was ended.
@@ -58,10 +60,10 @@ pub enum Framing {
 
 impl Framing {
     /// Of a request, `empty` if it has no body. A length that is no number is the guard's to refuse.
-    pub fn of(head: &RequestHeader, empty: bool) -> Self {
+    pub fn of(head: &RequestHeader, fields: Fields, empty: bool) -> Self {
         if empty {
             Self::None
-        } else if head.headers.contains_key(TRANSFER_ENCODING) {
+        } else if fields.has(Field::TransferEncoding) {
             Self::Chunked
         } else {
             let written = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
@@ -131,7 +133,7 @@ struct State {
     h2: bool,
     /// What was read behind the last message: the start of the next head, and what came with it. Pingora holds the
     /// same bytes, and reads on only while they have no whole head, or for the end of a message, a buffer at a time.
-    ahead: BytesMut,
+    ahead: Vec<u8>,
     fault: Option<Fault>,
 }
 
@@ -148,7 +150,7 @@ impl Wire {
             state: Mutex::new(State {
                 phase: Phase::Head { since: None },
                 h2,
-                ahead: BytesMut::new(),
+                ahead: Vec::new(),
                 fault: None,
             }),
             limits,
@@ -183,10 +185,14 @@ impl Wire {
         let rest = ahead.strip_prefix(head).ok_or("head_repaired")?;
         let mut body = Body::of(framing);
         let own = body.read(rest).map_err(|Broken| "chunks")?;
-        ahead.advance(head.len() + own);
-        if ahead.is_empty() {
+        let used = head.len() + own;
+        if used < ahead.len() {
+            ahead.drain(..used);
+        } else if ahead.capacity() > ROOM_KEPT {
             // A connection may be idle for long.
-            *ahead = BytesMut::new();
+            *ahead = Vec::new();
+        } else {
+            ahead.clear();
         }
         *phase = if body.is_over() {
             Phase::Answer { bytes: 0 }
@@ -205,7 +211,7 @@ impl Wire {
     pub fn tunnel_begins(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Tunnel;
-        state.ahead = BytesMut::new();
+        state.ahead = Vec::new();
     }
 
     /// Why reading was ended, if it was.

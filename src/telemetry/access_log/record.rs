@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// One request, as the access log writes it. What came from outside is bytes: nothing is taken to be valid text.
+/// One request, as the access log writes it. What came from outside is bytes: nothing is taken to be valid text. Of
+/// what is text only `endpoint` is escaped: the rest are names (letters, digits, `.`, `_`, `-`) or words of our own.
 /// Absent values are `null` in JSON and `-` in the combined format.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AccessRecord<'a> {
