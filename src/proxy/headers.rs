@@ -184,7 +184,8 @@ fn forward(parts: &mut Parts, ctx: &Context, tls: bool) {
         let list = if ctx.fields.has(Field::ForwardedFor) {
             listed(headers, peer)
         } else {
-            address(peer)
+            let wire = ctx.wire.as_ref();
+            wire.map_or_else(|| address(peer), |wire| wire.client(|| address(peer)))
         };
         headers.insert(X_FORWARDED_FOR, list);
     }

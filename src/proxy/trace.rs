@@ -14,7 +14,17 @@ pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const REQUEST_ID_MAX: usize = 128;
 /// `00-` trace id `-` parent id `-` flags.
 const TRACEPARENT_LENGTH: usize = 55;
-const HEX: &[u8; 16] = b"0123456789abcdef";
+/// The two digits of every byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let digits = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// The ids of one request.
 #[derive(Debug, Clone)]
@@ -107,12 +117,12 @@ fn is_traceparent(text: &[u8]) -> bool {
         && nonzero(parts[1])
 }
 
-/// The last digits of `number`, as many as there is room for.
+/// The last digits of `number`, as many as there is room for, which is even.
 fn hex(number: u128, digits: &mut [u8]) {
     let mut rest = number;
-    for digit in digits.iter_mut().rev() {
-        *digit = HEX[(rest & 0xf) as usize];
-        rest >>= 4;
+    for pair in digits.rchunks_exact_mut(2) {
+        pair.copy_from_slice(&PAIRS[(rest & 0xff) as usize]);
+        rest >>= 8;
     }
 }
 

@@ -7,9 +7,10 @@ mod chunks;
 mod socket;
 mod trailers;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use http::header::CONTENT_LENGTH;
 use memchr::memmem;
 use parking_lot::Mutex;
@@ -142,6 +143,8 @@ struct State {
 pub struct Wire {
     state: Mutex<State>,
     limits: Limits,
+    /// The other end's address, as the upstream is told it.
+    client: OnceLock<HeaderValue>,
 }
 
 impl Wire {
@@ -154,7 +157,13 @@ impl Wire {
                 fault: None,
             }),
             limits,
+            client: OnceLock::new(),
         }
+    }
+
+    /// The other end's address as text, made once a connection.
+    pub fn client(&self, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        self.client.get_or_init(make).clone()
     }
 
     /// The one under an HTTP/1 session.

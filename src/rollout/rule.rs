@@ -217,15 +217,59 @@ fn last_line(text: &str) -> &str {
     text.lines().last().unwrap_or(text).trim_start_matches("error: ")
 }
 
-/// A version as people send it: `v5.2` is 5.2.0.
+/// A version as people send it: `v5.2` is 5.2.0. Plain numbers, which most are, are read without the full grammar.
 fn version(value: &[u8]) -> Option<Version> {
-    let text = std::str::from_utf8(value).ok()?.trim();
-    let text = text.strip_prefix('v').unwrap_or(text);
-    if let Ok(version) = Version::parse(text) {
-        return Some(version);
+    let text = value.trim_ascii();
+    let text = text.strip_prefix(b"v").unwrap_or(text);
+    plain_version(text).or_else(|| Version::parse(std::str::from_utf8(text).ok()?).ok())
+}
+
+/// One to three numbers, without zeros before them in a full version (Semantic Versioning 2.0.0, 2).
+fn plain_version(text: &[u8]) -> Option<Version> {
+    let mut numbers = [0_u64; 3];
+    let mut parts = 0;
+    let mut zeros = false;
+    for part in text.split(|b| *b == b'.') {
+        let number = numbers.get_mut(parts)?;
+        if part.is_empty() {
+            return None;
+        }
+        zeros |= part.len() > 1 && part[0] == b'0';
+        for digit in part {
+            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+            *number = number.checked_mul(10)?.checked_add(digit)?;
+        }
+        parts += 1;
     }
-    let mut parts = text.split('.').map(str::parse::<u64>);
-    let major = parts.next()?.ok()?;
-    let minor = parts.next().transpose().ok()?.unwrap_or(0);
-    parts.next().is_none().then(|| Version::new(major, minor, 0))
+    let [major, minor, patch] = numbers;
+    (parts < 3 || !zeros).then(|| Version::new(major, minor, patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_people_write_them() {
+        for (written, expected) in [
+            ("5.1.9", Some("5.1.9")),
+            (" v5.2 ", Some("5.2.0")),
+            ("5", Some("5.0.0")),
+            ("05.1", Some("5.1.0")),
+            ("5.1.9-rc.1+b2", Some("5.1.9-rc.1+b2")),
+            ("18446744073709551615.0.0", Some("18446744073709551615.0.0")),
+            ("18446744073709551616.0.0", None),
+            ("05.1.9", None),
+            ("5.1.9.2", None),
+            ("5..1", None),
+            ("5.", None),
+            ("", None),
+            ("v", None),
+            ("5.x", None),
+            ("5.1.\u{ff}", None),
+        ] {
+            let read = version(written.as_bytes()).map(|v| v.to_string());
+            assert_eq!(read.as_deref(), expected, "{written:?}");
+        }
+    }
 }

@@ -22,7 +22,7 @@ pub(super) fn push_json_line(out: &mut Vec<u8>, record: &AccessRecord<'_>, shown
     out.extend_from_slice(b"Z\"");
 
     text(out, b",\"request_id\":", record.request_id);
-    text(out, b",\"trace_id\":", record.trace_id);
+    word(out, b",\"trace_id\":", record.trace_id);
     client(out, b",\"client\":", record.client);
     text(out, b",\"method\":", Some(record.method));
     text(out, b",\"host\":", record.host);
@@ -98,13 +98,13 @@ fn text(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
 }
 
 /// What is written by us, or was checked to be a name: nothing in it needs escaping.
-fn word(out: &mut Vec<u8>, key: &[u8], value: Option<&str>) {
+fn word(out: &mut Vec<u8>, key: &[u8], value: Option<&(impl AsRef<[u8]> + ?Sized)>) {
     out.extend_from_slice(key);
     let Some(value) = value else {
         return push_null(out);
     };
     out.push(b'"');
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value.as_ref());
     out.push(b'"');
 }
 

@@ -12,7 +12,7 @@ pub struct AccessRecord<'a> {
     pub unix_micros: u64,
     /// `X-Request-Id`.
     pub request_id: Option<&'a [u8]>,
-    /// The trace id of `traceparent`.
+    /// The trace id of a valid `traceparent`: hexadecimal digits, which are not escaped.
     pub trace_id: Option<&'a [u8]>,
     /// Who connected to us, or whom a trusted peer speaks for.
     pub client: Option<SocketAddr>,
@@ -62,7 +62,7 @@ pub struct AccessRecord<'a> {
     pub retries: u32,
     /// Who broke the request off: `downstream`, or none.
     pub abort: Option<&'static str>,
-    /// `Referer`. Shown by the combined format only.
+    /// `Referer`. Shown by the combined format only: see [`AccessLog::shows_agents`](super::AccessLog::shows_agents).
     pub referer: Option<&'a [u8]>,
     /// `User-Agent`. Shown by the combined format only.
     pub user_agent: Option<&'a [u8]>,
