@@ -12,6 +12,7 @@ mod failure;
 mod gateway;
 mod guard;
 mod headers;
+mod places;
 mod record;
 mod request;
 mod respond;
@@ -21,4 +22,5 @@ mod wire;
 
 pub use edge::Edge;
 pub use gateway::{Gateway, GatewayParts};
+pub use places::Connections;
 pub use routes::{Routes, Target};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::places::Place;
 use super::wire::Wire;
 use crate::clock;
 use crate::control::Snapshot;
@@ -55,6 +56,8 @@ pub struct Context {
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
+    /// The place among the requests in flight.
+    pub place: Option<Place>,
     /// The cookie to set on an anonymous visitor.
     pub set_cookie: Option<String>,
 }
@@ -91,6 +94,7 @@ impl Context {
             interim: false,
             failed: None,
             aborted: false,
+            place: None,
             set_cookie: None,
         }
     }

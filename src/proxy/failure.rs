@@ -55,7 +55,9 @@ fn downstream(error: &Error, ctx: &Context) -> Failure {
     match ctx.wire.as_ref().and_then(|wire| wire.fault()) {
         Some(Fault::SlowHead | Fault::SlowBody) => return Failure::Refused(408),
         Some(Fault::LargeHead) => return Failure::Refused(431),
-        Some(Fault::Chunks | Fault::Trailers | Fault::Ahead) => return Failure::Refused(400),
+        Some(Fault::Chunks | Fault::Trailers | Fault::Ahead | Fault::Resets | Fault::Flood) => {
+            return Failure::Refused(400);
+        }
         None => {}
     }
     match error.etype() {

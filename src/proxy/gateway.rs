@@ -17,6 +17,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::context::Context;
 use super::failure::{self, Failure};
+use super::places::Places;
 use super::routes::{Routes, Target};
 use super::settings::{Cors, Limits, OwnCors};
 use super::{admit, choose, cors, headers, record, respond};
@@ -48,6 +49,7 @@ pub struct GatewayParts {
 /// The data plane.
 pub struct Gateway {
     parts: GatewayParts,
+    in_flight: Arc<Places>,
     pub(super) removal_told: AtomicBool,
 }
 
@@ -55,6 +57,7 @@ impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Self {
         Self {
+            in_flight: Places::new(parts.limits.requests_in_flight_max),
             parts,
             removal_told: AtomicBool::new(false),
         }
@@ -78,6 +81,10 @@ impl Gateway {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.parts.limits
+    }
+
+    pub(super) fn in_flight(&self) -> &Arc<Places> {
+        &self.in_flight
     }
 
     fn identity_names(&self) -> &[HeaderName] {
@@ -149,6 +156,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         admit::route(self, session, ctx);
+        admit::enter(self, ctx)?;
         admit::check(self, session, ctx)?;
         admit::identify(self, session, ctx)?;
         match self.own_cors(ctx) {

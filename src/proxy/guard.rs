@@ -103,6 +103,12 @@ pub fn check_head(request: &RequestHeader, limits: &Limits, identity: &[HeaderNa
             cause: "trace",
         });
     }
+    if request.raw_path().len() > limits.target_bytes_max {
+        return Err(Refusal {
+            status: 414,
+            cause: "target_too_long",
+        });
+    }
     check_target(request)?;
     check_host(request)?;
     check_framing(request)?;

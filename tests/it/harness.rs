@@ -2,6 +2,7 @@
 
 pub mod certificate;
 mod figures;
+pub mod frames;
 pub mod h2c;
 pub mod origin;
 
@@ -70,7 +71,14 @@ impl Proxy {
 
     /// The program with a whole configuration, and arguments after it; not waited for.
     pub fn launch(file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+        Self::launch_under(&[], file, arguments, environment)
+    }
+
+    /// The same, run by another program, which becomes it.
+    pub fn launch_under(by: &[&str], file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut words = by.iter().copied().chain([env!("CARGO_BIN_EXE_switchyard")]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
             command.env_remove(variable).env_remove(variable.to_lowercase());
         }

@@ -27,6 +27,7 @@ mod files;
 mod handover;
 mod http2;
 mod http2_upstream;
+mod limits;
 mod messages;
 mod pools;
 mod requests;
