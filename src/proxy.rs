@@ -10,7 +10,7 @@ mod cors;
 mod edge;
 mod failure;
 mod gateway;
-mod guard;
+pub mod guard;
 mod headers;
 mod places;
 mod record;
@@ -18,7 +18,7 @@ mod request;
 mod respond;
 mod routes;
 mod trace;
-mod wire;
+pub mod wire;
 
 pub use edge::Edge;
 pub use gateway::{Gateway, GatewayParts};

@@ -151,7 +151,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    fn new(limits: Limits, h2: bool) -> Self {
+    /// A connection that has just begun; `h2` if it is known to speak HTTP/2.
+    pub fn new(limits: Limits, h2: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 phase: Phase::Head { since: None },
@@ -240,7 +241,10 @@ impl Wire {
     }
 
     /// These bytes were read.
-    fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// When nothing more is to be read, and why.
+    pub fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
         let mut state = self.state.lock();
         let read = state.read(new, now, &self.limits);
         if let Err(fault) = read {
