@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -12,6 +12,7 @@ help:
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
+	@echo "make faults       the long form: endpoints that fail under load, 100,000 requests over connections that are closed"
 	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
@@ -68,6 +69,9 @@ websockets: setup
 
 sticky: setup
 	$(LONG) -- sticky:: --test-threads 1 --nocapture
+
+faults: setup
+	$(LONG) -- faults:: --test-threads 1 --nocapture
 
 upgrades: setup
 	$(LONG) -- handover:: --test-threads 1 --nocapture

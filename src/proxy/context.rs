@@ -41,6 +41,8 @@ pub struct Context {
     /// Endpoints that failed this request.
     pub tried: SmallVec<[Arc<Endpoint>; 1]>,
     pub attempts: u32,
+    /// Whether a kept connection turned out to be closed: the next attempt opens its own.
+    pub stale: bool,
     pub reused: Option<bool>,
     /// Whether the request asks for an upgrade, and whether it is a stream by its own word.
     pub kind: crate::upstream::PeerUse,
@@ -83,6 +85,7 @@ impl Context {
             last: None,
             tried: SmallVec::new(),
             attempts: 0,
+            stale: false,
             reused: None,
             kind: crate::upstream::PeerUse::Request,
             upstream_h2: false,

@@ -282,7 +282,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        choose::connect_failed(self, ctx);
+        choose::connect_failed(self, &e, ctx);
         e.set_retry(self.may_retry(ctx, RetryCause::Connect));
         e
     }
@@ -295,14 +295,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let replayable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
-        let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
-        // Decided in every case: Pingora panics on an undecided retry.
-        e.retry.decide_reuse(reused);
-        let again = e.retry() && replayable && !overdue;
-        e.set_retry(again && self.may_retry(ctx, RetryCause::ReusedConnectionClosed));
+        let again = choose::again(self, session, &mut e, reused, ctx);
+        e.set_retry(again);
         e
     }
 

@@ -1,9 +1,11 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
 pub mod certificate;
+pub mod fault;
 mod figures;
 pub mod frames;
 pub mod h2c;
+pub mod load;
 pub mod origin;
 
 pub use figures::long;
@@ -138,11 +140,7 @@ impl Proxy {
 
     /// The sockets are open before the services run; the first answer says that they do.
     pub fn wait_ready(&self) {
-        let answer = exchange(
-            &self.admin,
-            "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        );
-        assert_eq!(answer.status, 200);
+        assert_eq!(self.ask_admin("/readyz").status, 200);
     }
 
     /// One request on a connection of its own.
@@ -154,11 +152,15 @@ impl Proxy {
     }
 
     pub fn metrics(&self) -> String {
+        self.ask_admin("/metrics").body
+    }
+
+    /// What the admin side says.
+    pub fn ask_admin(&self, path: &str) -> Answer {
         exchange(
             &self.admin,
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
         )
-        .body
     }
 
     /// The next access-log line.

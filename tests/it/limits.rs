@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use crate::harness::frames::{
     CONTINUATION, DATA, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, field, flood, frame, head, preface, request,
 };
-use crate::harness::{Answer, Origin, PATIENCE, Proxy, answer, connect, exchange, h2c, one_pool};
+use crate::harness::{Answer, Origin, PATIENCE, Proxy, answer, connect, h2c, one_pool};
 use crate::holding::holding;
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
@@ -18,8 +18,7 @@ fn limited(endpoint: &str, limits: &str) -> Proxy {
 /// The admin side does not share the limits of the data plane.
 fn admin_is_well(proxy: &Proxy) {
     for path in ["/healthz", "/readyz"] {
-        let asked = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        assert_eq!(exchange(&proxy.admin, &asked).status, 200, "{path}");
+        assert_eq!(proxy.ask_admin(path).status, 200, "{path}");
     }
 }
 

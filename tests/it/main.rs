@@ -23,6 +23,7 @@ mod cors;
 mod daemon;
 mod embedded;
 mod failures;
+mod faults;
 mod files;
 mod handover;
 mod http2;
