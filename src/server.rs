@@ -4,6 +4,7 @@ pub mod settings;
 
 mod assemble;
 mod daemon;
+mod descriptors;
 mod drain;
 mod handover;
 mod listen;

@@ -5,6 +5,7 @@ mod route;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use http::HeaderName;
@@ -318,12 +319,19 @@ fn limits(written: &w::Limits) -> Limits {
     Limits {
         header_bytes_max: usize::try_from(written.header_bytes_max.0).unwrap_or(usize::MAX),
         headers_max: written.headers_max,
+        target_bytes_max: usize::try_from(written.target_bytes_max.0).unwrap_or(usize::MAX),
         body_bytes_max: written.body_bytes_max.map(|size| size.0),
         header_timeout: written.header_timeout.0,
         body_rate_min: written.body_rate_min.0,
         keepalive_timeout: written.keepalive_timeout.0,
+        keepalive_requests_max: written.keepalive_requests_max,
         read_timeout: written.read_timeout.0,
         write_timeout: written.write_timeout.0,
+        connections_max: written.connections_max,
+        connections_per_client: NonZeroUsize::new(written.connections_per_client),
+        requests_in_flight_max: written.requests_in_flight_max,
+        http2_streams_max: written.http2_streams_max,
+        http2_resets_max: written.http2_resets_max,
     }
 }
 

@@ -5,7 +5,7 @@ mod pool;
 mod words;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -273,6 +273,8 @@ pub struct Limits {
     pub header_bytes_max: Size,
     /// The most request header fields; past it 431.
     pub headers_max: usize,
+    /// The longest request target; past it 414.
+    pub target_bytes_max: Size,
     /// The largest request body; past it 413; unbounded by default.
     pub body_bytes_max: Option<Size>,
     /// From a head's first byte to its last; past it 408.
@@ -281,10 +283,22 @@ pub struct Limits {
     pub body_rate_min: Size,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Span,
+    /// Requests on one connection before it is closed.
+    pub keepalive_requests_max: NonZeroU32,
     /// How long one read of a request body may take; past it 408.
     pub read_timeout: Span,
     /// How long one write of a response may take.
     pub write_timeout: Span,
+    /// Open connections; past it 503; less where the limit of open files asks for it.
+    pub connections_max: NonZeroUsize,
+    /// Of them, those of one client address that is not in trusted_peers; past it 429; 0 for no bound.
+    pub connections_per_client: usize,
+    /// Requests in flight; past it 503 at once; less where the limit of open files asks for it.
+    pub requests_in_flight_max: NonZeroUsize,
+    /// Streams at a time on one HTTP/2 connection.
+    pub http2_streams_max: NonZeroU32,
+    /// Streams that an HTTP/2 client may reset, once they are more than half of all; past it the connection is closed.
+    pub http2_resets_max: u32,
 }
 
 /// One line a request.

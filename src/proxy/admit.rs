@@ -52,8 +52,20 @@ pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) ->
 /// Lets a request in, or refuses it.
 pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     route(gateway, session, ctx);
+    enter(gateway, ctx)?;
     check(gateway, session, ctx)?;
     identify(gateway, session, ctx)
+}
+
+/// Takes a place among the requests in flight. Past as many as there may be, the answer is to come again: the sooner it
+/// is given, the less it costs those that are served.
+pub fn enter(gateway: &Gateway, ctx: &mut Context) -> Result<()> {
+    ctx.place = gateway.in_flight().take();
+    if ctx.place.is_none() {
+        metrics::refused("overload");
+        return Err(refused(503, "limits.requests_in_flight_max requests are in flight"));
+    }
+    Ok(())
 }
 
 /// Refuses a request that can be read in two ways.

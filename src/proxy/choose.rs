@@ -9,7 +9,7 @@ use http::{HeaderName, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -18,7 +18,7 @@ use super::request::Asked;
 use super::routes::Target;
 use crate::clock;
 use crate::rollout::PoolIdx;
-use crate::upstream::{Acquire, PeerUse};
+use crate::upstream::{Acquire, PeerUse, RetryCause};
 
 /// The peer for the next attempt. The release is decided once; retries stay inside it.
 pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
@@ -39,7 +39,7 @@ pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Re
     };
     let lease = pool.acquire(want).await.map_err(|e| unavailable(e.to_string()))?;
     ctx.upstream_since = Some(clock::now());
-    let peer = lease.peer(ctx.kind);
+    let peer = lease.peer(ctx.kind, ctx.stale);
     ctx.lease = Some(lease);
     Ok(peer)
 }
@@ -93,7 +93,6 @@ pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
     ctx.reused = Some(reused);
     ctx.connection = connection_of(digest);
     if let Some(lease) = &ctx.lease {
-        lease.endpoint().connected();
         if reused {
             lease.endpoint().metrics().reused();
         }
@@ -143,16 +142,62 @@ pub fn answered(response: &ResponseHeader, ctx: &mut Context) {
     if is_interim(status) {
         return;
     }
+    if let Some(lease) = &ctx.lease {
+        lease.endpoint().answered();
+    }
     ctx.head_arrived();
     ctx.upstream_status = Some(status.as_u16());
     ctx.upstream_duration = ctx.upstream_since.map(|since| since.elapsed());
 }
 
-/// No connection came about: the endpoint is noted, so that the next attempt goes elsewhere if it can.
-pub fn connect_failed(gateway: &Gateway, ctx: &mut Context) {
-    let (Some(lease), Some(index)) = (ctx.lease.take(), ctx.pool) else {
-        return;
-    };
-    gateway.pools().get(index).connect_failed(lease.endpoint());
-    ctx.tried.push(Arc::clone(lease.endpoint()));
+/// No connection came about: the endpoint is noted, so that the next attempt goes elsewhere if it can. What this process
+/// lacks, a descriptor or a port, is not the endpoint's failure.
+pub fn connect_failed(gateway: &Gateway, error: &Error, ctx: &mut Context) {
+    if *error.etype() != ErrorType::SocketError {
+        note_failure(gateway, ctx);
+    }
+    leave_for_another(ctx);
+}
+
+/// Whether a request whose connection failed is tried again, and after what. Only where it may be sent twice, and nothing
+/// has been sent downstream.
+pub fn again(gateway: &Gateway, session: &Session, error: &mut Error, reused: bool, ctx: &mut Context) -> bool {
+    // Decided in every case: Pingora panics on an undecided retry.
+    error.retry.decide_reuse(reused);
+    let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
+    let unanswered = session.response_written().is_none() && ctx.upstream_status.is_none() && !overdue;
+    let closed = matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    ) && *error.esource() == ErrorSource::Upstream;
+    if !unanswered || !closed && !error.retry() {
+        return false;
+    }
+    if !reused && closed {
+        note_failure(gateway, ctx);
+    }
+    let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+    if !replayable || ctx.interim {
+        return false;
+    }
+    leave_for_another(ctx);
+    let pool = ctx.pool.map(|index| gateway.pools().get(index));
+    if reused || !closed {
+        ctx.stale |= reused;
+        return pool.is_some_and(|pool| pool.may_retry(RetryCause::ReusedConnectionClosed, ctx.attempts));
+    }
+    // Where there is no other endpoint, there is no reason to hope.
+    pool.is_some_and(|pool| pool.has_other(&ctx.tried) && pool.may_retry(RetryCause::ConnectionClosed, ctx.attempts))
+}
+
+fn note_failure(gateway: &Gateway, ctx: &Context) {
+    if let (Some(lease), Some(index)) = (&ctx.lease, ctx.pool) {
+        gateway.pools().get(index).failed(lease.endpoint());
+    }
+}
+
+fn leave_for_another(ctx: &mut Context) {
+    if let Some(lease) = ctx.lease.take() {
+        ctx.tried.push(Arc::clone(lease.endpoint()));
+    }
 }

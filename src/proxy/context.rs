@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use super::fields::Fields;
+use super::places::Place;
 use super::trace::Ids;
 use super::wire::Wire;
 use crate::clock;
@@ -42,6 +43,8 @@ pub struct Context {
     /// Endpoints that failed this request.
     pub tried: SmallVec<[Arc<Endpoint>; 1]>,
     pub attempts: u32,
+    /// Whether a kept connection turned out to be closed: the next attempt opens its own.
+    pub stale: bool,
     pub reused: Option<bool>,
     /// Whether the request asks for an upgrade, and whether it is a stream by its own word.
     pub kind: crate::upstream::PeerUse,
@@ -57,6 +60,8 @@ pub struct Context {
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
+    /// The place among the requests in flight.
+    pub place: Option<Place>,
     /// The cookie to set on an anonymous visitor.
     pub set_cookie: Option<String>,
 }
@@ -82,6 +87,7 @@ impl Context {
             last: None,
             tried: SmallVec::new(),
             attempts: 0,
+            stale: false,
             reused: None,
             kind: crate::upstream::PeerUse::Request,
             upstream_h2: false,
@@ -93,6 +99,7 @@ impl Context {
             interim: false,
             failed: None,
             aborted: false,
+            place: None,
             set_cookie: None,
         }
     }

@@ -15,18 +15,31 @@ pub struct Fields {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Field {
+    /// `Connection`.
     Connection = 1,
+    /// `Upgrade`.
     Upgrade = 1 << 1,
+    /// `Transfer-Encoding`.
     TransferEncoding = 1 << 2,
+    /// `Content-Length`.
     ContentLength = 1 << 3,
+    /// `Cookie`.
     Cookie = 1 << 4,
+    /// `Origin`.
     Origin = 1 << 5,
+    /// `Forwarded`.
     Forwarded = 1 << 6,
+    /// `X-Forwarded-For`.
     ForwardedFor = 1 << 7,
+    /// `X-Forwarded-Proto`.
     ForwardedProto = 1 << 8,
+    /// `X-Forwarded-Host`.
     ForwardedHost = 1 << 9,
+    /// `HTTP2-Settings`.
     Http2Settings = 1 << 10,
+    /// `X-Request-Id`.
     RequestId = 1 << 11,
+    /// `traceparent`.
     Traceparent = 1 << 12,
     /// Only this proxy may set it.
     Reserved = 1 << 13,

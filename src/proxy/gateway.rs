@@ -18,6 +18,7 @@ use super::context::Context;
 use super::failure::{self, Failure};
 use super::fields::Fields;
 use super::phase::{self, Phase, at_once};
+use super::places::Places;
 use super::routes::{Routes, Target};
 use super::settings::{Cors, Limits, OwnCors};
 use super::{admit, choose, cors, headers, record, respond};
@@ -49,6 +50,7 @@ pub struct GatewayParts {
 /// The data plane.
 pub struct Gateway {
     parts: GatewayParts,
+    in_flight: Arc<Places>,
     pub(super) removal_told: AtomicBool,
 }
 
@@ -56,6 +58,7 @@ impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Self {
         Self {
+            in_flight: Places::new(parts.limits.requests_in_flight_max),
             parts,
             removal_told: AtomicBool::new(false),
         }
@@ -79,6 +82,10 @@ impl Gateway {
 
     pub(super) fn limits(&self) -> &Limits {
         &self.parts.limits
+    }
+
+    pub(super) fn in_flight(&self) -> &Arc<Places> {
+        &self.in_flight
     }
 
     fn cors(&self, ctx: &Context) -> Option<&Cors> {
@@ -265,7 +272,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        choose::connect_failed(self, ctx);
+        choose::connect_failed(self, &e, ctx);
         e.set_retry(self.may_retry(ctx, RetryCause::Connect));
         e
     }
@@ -278,14 +285,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let replayable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
-        let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
-        // Decided in every case: Pingora panics on an undecided retry.
-        e.retry.decide_reuse(reused);
-        let again = e.retry() && replayable && !overdue;
-        e.set_retry(again && self.may_retry(ctx, RetryCause::ReusedConnectionClosed));
+        let again = choose::again(self, session, &mut e, reused, ctx);
+        e.set_retry(again);
         e
     }
 

@@ -141,6 +141,12 @@ pub fn check_head(
             cause: "trace",
         });
     }
+    if request.raw_path().len() > limits.target_bytes_max {
+        return Err(Refusal {
+            status: 414,
+            cause: "target_too_long",
+        });
+    }
     check_target(request)?;
     check_host(request)?;
     if fields.has(Field::TransferEncoding) || fields.has(Field::ContentLength) {

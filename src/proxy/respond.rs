@@ -2,7 +2,7 @@
 //! that a page can read them.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -12,6 +12,9 @@ use super::context::Context;
 use super::cors;
 use super::settings::OwnCors;
 use super::trace::REQUEST_ID;
+
+/// What is asked of a client that comes when there is no room: health checks and queues have changed by then.
+const RETRY_AFTER_SECONDS: &str = "1";
 
 /// Writes an answer with a one-line body and has the connection closed after it: what is left of the request may be
 /// unread or not understood.
@@ -25,6 +28,9 @@ pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Opt
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
     head.insert_header(REQUEST_ID, ctx.ids.request_id.clone())?;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        head.insert_header(RETRY_AFTER, RETRY_AFTER_SECONDS)?;
+    }
     if let Some(policy) = cors {
         cors::answer(policy, &session.req_header().headers, &mut head)?;
     }

@@ -4,6 +4,7 @@
 //! what Pingora takes for a head must be the bytes that are next here. Of HTTP/2, which has its own framing, only the start of a connection is bounded here, and trailers are looked at.
 
 mod chunks;
+mod flood;
 mod socket;
 mod trailers;
 
@@ -16,10 +17,12 @@ use memchr::memmem;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use tokio::sync::Notify;
 
 pub use socket::Socket;
 
 use self::chunks::{Broken, Chunks};
+use self::flood::Flood;
 use self::trailers::Trailers;
 use super::fields::{Field, Fields};
 use super::settings::Limits;
@@ -46,6 +49,10 @@ pub enum Fault {
     Trailers,
     /// Too much comes behind a message that is not answered yet.
     Ahead,
+    /// An HTTP/2 client takes most of its requests back.
+    Resets,
+    /// An HTTP/2 client sends what is for nobody, or does not go when it is told to.
+    Flood,
 }
 
 /// How a body is framed, for the rest of a message after its head.
@@ -125,7 +132,7 @@ enum Phase {
     /// Another protocol, which ends with the connection.
     Tunnel,
     /// HTTP/2.
-    Frames(Trailers),
+    Frames { trailers: Trailers, flood: Flood },
 }
 
 #[derive(Debug)]
@@ -145,10 +152,12 @@ pub struct Wire {
     limits: Limits,
     /// The other end's address, as the upstream is told it.
     client: OnceLock<HeaderValue>,
+    spent: Notify,
 }
 
 impl Wire {
-    fn new(limits: Limits, h2: bool) -> Self {
+    /// A connection that has just begun; `h2` if it is known to speak HTTP/2.
+    pub fn new(limits: Limits, h2: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 phase: Phase::Head { since: None },
@@ -158,6 +167,7 @@ impl Wire {
             }),
             limits,
             client: OnceLock::new(),
+            spent: Notify::new(),
         }
     }
 
@@ -228,6 +238,11 @@ impl Wire {
         self.state.lock().fault
     }
 
+    /// Returns when an HTTP/2 client has sent as many requests as a connection may.
+    pub async fn spent(&self) {
+        self.spent.notified().await;
+    }
+
     /// The first bytes are there.
     fn starts(&self, now: Instant) {
         if let Phase::Head { since } = &mut self.state.lock().phase {
@@ -241,11 +256,17 @@ impl Wire {
     }
 
     /// These bytes were read.
-    fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// When nothing more is to be read, and why.
+    pub fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
         let mut state = self.state.lock();
-        let read = state.read(new, now, self.limits.header_bytes_max);
+        let read = state.read(new, now, &self.limits);
         if let Err(fault) = read {
             state.fault = Some(fault);
+        }
+        if matches!(&state.phase, Phase::Frames { flood, .. } if flood.is_spent()) {
+            self.spent.notify_one();
         }
         read
     }
@@ -273,7 +294,7 @@ impl Wire {
                     .saturating_sub(*waited);
                 Some((start.checked_add(left)?, Fault::SlowBody))
             }
-            Phase::Answer { .. } | Phase::Tunnel | Phase::Frames(_) => None,
+            Phase::Answer { .. } | Phase::Tunnel | Phase::Frames { .. } => None,
         }
     }
 
@@ -283,9 +304,10 @@ impl Wire {
 }
 
 impl State {
-    fn read(&mut self, new: &[u8], now: impl FnOnce() -> Instant, most: usize) -> Result<(), Fault> {
+    fn read(&mut self, new: &[u8], now: impl FnOnce() -> Instant, limits: &Limits) -> Result<(), Fault> {
+        let most = limits.header_bytes_max;
         match &mut self.phase {
-            Phase::Head { .. } if self.h2 => return self.read_h2_start(new),
+            Phase::Head { .. } if self.h2 => return self.read_h2_start(new, now, limits),
             Phase::Head { .. } => {
                 self.ahead.extend_from_slice(new);
                 if self.ahead.len() > most && !has_head(&self.ahead) {
@@ -316,29 +338,34 @@ impl State {
                 self.ahead.extend_from_slice(new);
             }
             Phase::Tunnel => {}
-            Phase::Frames(trailers) => {
-                if !trailers.read(new) {
-                    return Err(Fault::Trailers);
-                }
-            }
+            Phase::Frames { trailers, flood } => return read_frames(trailers, flood, new, now),
         }
         Ok(())
     }
 
     /// Keeps the start of an HTTP/2 connection until it is whole; what follows the preface are frames.
-    fn read_h2_start(&mut self, new: &[u8]) -> Result<(), Fault> {
+    fn read_h2_start(&mut self, new: &[u8], now: impl FnOnce() -> Instant, limits: &Limits) -> Result<(), Fault> {
         self.ahead.extend_from_slice(new);
         if self.ahead.len() < H2_START_BYTES {
             return Ok(());
         }
         let start = std::mem::take(&mut self.ahead);
-        let mut trailers = Trailers::default();
-        if !trailers.read(&start[H2_PREFACE_BYTES..]) {
-            return Err(Fault::Trailers);
-        }
-        self.phase = Phase::Frames(trailers);
-        Ok(())
+        let (mut trailers, mut flood) = (Trailers::default(), Flood::new(limits));
+        let read = read_frames(&mut trailers, &mut flood, &start[H2_PREFACE_BYTES..], now);
+        self.phase = Phase::Frames { trailers, flood };
+        read
     }
+}
+
+/// One read of the clock does for all frames of one read of the socket, and only if one of them asks for it.
+fn read_frames(
+    trailers: &mut Trailers,
+    flood: &mut Flood,
+    new: &[u8],
+    now: impl FnOnce() -> Instant,
+) -> Result<(), Fault> {
+    let now = std::cell::LazyCell::new(now);
+    trailers.read(new, |kind, bytes, opens| flood.frame(kind, bytes, opens, || *now))
 }
 
 /// Whether there is the end of a head. Empty lines before it are not its end (RFC 9112, 2.2).

@@ -18,6 +18,7 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
 use super::daemon::Starter;
+use super::descriptors;
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
 use super::listen::{Entrance, Opened, Sockets};
@@ -32,7 +33,7 @@ use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
 use crate::proxy::settings::RouteTarget;
-use crate::proxy::{Edge, Gateway, GatewayParts, Routes, Target};
+use crate::proxy::{Connections, Edge, Gateway, GatewayParts, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
@@ -52,12 +53,13 @@ const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
 ///
 /// # Errors
 /// When something that is needed cannot be had; nothing is served then.
-pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
+pub fn run(mut config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
     let starter = if options.daemon {
         Some(Arc::new(Starter::meet().map_err(StartError::Starter)?))
     } else {
         None
     };
+    descriptors::fit(&mut config);
     let ended = serve(config, options, starter.clone(), announce);
     if let (Some(starter), Err(e)) = (&starter, &ended) {
         starter.failed(&e.to_string());
@@ -290,12 +292,14 @@ fn listeners(
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
     let mut certificates = Vec::new();
+    let reader = identity::Reader::new(config.identity.clone());
+    let connections = Connections::new(&config.limits, Box::new(move |ip| reader.trusts(ip)));
     for h2c in [false, true] {
         let mine: Vec<&ListenerSettings> = config.listeners.iter().filter(|l| l.h2c == h2c).collect();
         if mine.is_empty() {
             continue;
         }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits);
+        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits, Arc::clone(&connections));
         let name = if h2c { "edge h2c" } else { "edge" };
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
         let mut sockets = Vec::new();

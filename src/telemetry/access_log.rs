@@ -112,7 +112,9 @@ impl AccessLog {
 
     /// Whether a line shows `Referer` and `User-Agent`.
     pub fn shows_agents(&self) -> bool {
-        self.shared.as_ref().is_some_and(|shared| shared.format == LogFormat::Combined)
+        self.shared
+            .as_ref()
+            .is_some_and(|shared| shared.format == LogFormat::Combined)
     }
 
     /// Takes one line. Neither waits for the sink nor, once the buffers have grown, allocates.

@@ -30,6 +30,9 @@ use crate::telemetry::metrics::EndpointMetrics;
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 9;
 
+/// EMFILE, ENFILE and EADDRNOTAVAIL of Linux: what this process lacks says nothing of the endpoint.
+const OURS: [i32; 3] = [24, 23, 99];
+
 /// How to open a connection to one endpoint.
 #[derive(Debug)]
 pub struct Dial {
@@ -55,6 +58,7 @@ impl Dial {
         let explain = || format!("connecting to {address}");
         let mut socket = TcpStream::connect(address).await.map_err(|e| {
             let kind = match e.kind() {
+                _ if e.raw_os_error().is_some_and(|code| OURS.contains(&code)) => ErrorType::SocketError,
                 std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
                 std::io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
                 std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {

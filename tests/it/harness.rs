@@ -1,8 +1,11 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
 pub mod certificate;
+pub mod fault;
 mod figures;
+pub mod frames;
 pub mod h2c;
+pub mod load;
 pub mod origin;
 
 pub use figures::long;
@@ -70,7 +73,14 @@ impl Proxy {
 
     /// The program with a whole configuration, and arguments after it; not waited for.
     pub fn launch(file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+        Self::launch_under(&[], file, arguments, environment)
+    }
+
+    /// The same, run by another program, which becomes it.
+    pub fn launch_under(by: &[&str], file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut words = by.iter().copied().chain([env!("CARGO_BIN_EXE_switchyard")]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
             command.env_remove(variable).env_remove(variable.to_lowercase());
         }
@@ -130,11 +140,7 @@ impl Proxy {
 
     /// The sockets are open before the services run; the first answer says that they do.
     pub fn wait_ready(&self) {
-        let answer = exchange(
-            &self.admin,
-            "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        );
-        assert_eq!(answer.status, 200);
+        assert_eq!(self.ask_admin("/readyz").status, 200);
     }
 
     /// One request on a connection of its own.
@@ -146,11 +152,15 @@ impl Proxy {
     }
 
     pub fn metrics(&self) -> String {
+        self.ask_admin("/metrics").body
+    }
+
+    /// What the admin side says.
+    pub fn ask_admin(&self, path: &str) -> Answer {
         exchange(
             &self.admin,
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
         )
-        .body
     }
 
     /// The next access-log line.

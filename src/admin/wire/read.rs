@@ -66,7 +66,7 @@ pub struct EndpointState {
     pub address: String,
     /// Whether the last health checks passed.
     pub healthy: bool,
-    /// Whether connect failures keep it out for now.
+    /// Whether failures in a row keep it out for now.
     pub ejected: bool,
     /// Requests in flight.
     pub in_flight: usize,

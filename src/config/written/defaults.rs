@@ -1,5 +1,7 @@
 //! The defaults of what people write, taken from those of what code uses, so that no default stands in two places.
 
+use std::num::NonZeroUsize;
+
 use super::super::value::{Size, Span};
 use super::{
     AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, Connections, Ejection, EmbeddedStore,
@@ -109,12 +111,19 @@ impl Default for Limits {
         Self {
             header_bytes_max: Size(u64::try_from(used.header_bytes_max).unwrap_or(u64::MAX)),
             headers_max: used.headers_max,
+            target_bytes_max: Size(u64::try_from(used.target_bytes_max).unwrap_or(u64::MAX)),
             body_bytes_max: used.body_bytes_max.map(Size),
             header_timeout: Span(used.header_timeout),
             body_rate_min: Size(used.body_rate_min),
             keepalive_timeout: Span(used.keepalive_timeout),
+            keepalive_requests_max: used.keepalive_requests_max,
             read_timeout: Span(used.read_timeout),
             write_timeout: Span(used.write_timeout),
+            connections_max: used.connections_max,
+            connections_per_client: used.connections_per_client.map_or(0, NonZeroUsize::get),
+            requests_in_flight_max: used.requests_in_flight_max,
+            http2_streams_max: used.http2_streams_max,
+            http2_resets_max: used.http2_resets_max,
         }
     }
 }

@@ -81,6 +81,8 @@ words! {
         Connect,
         /// A reused connection was closed, and the request is replayable.
         ReusedConnectionClosed,
+        /// A new connection was closed before an answer, the request is replayable, and there is another endpoint.
+        ConnectionClosed,
     }
 }
 

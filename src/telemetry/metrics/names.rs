@@ -100,7 +100,7 @@ pub(super) const ENDPOINT_HEALTHY: Family = family(
 pub(super) const EJECTIONS: Family = family(
     "switchyard_ejections_total",
     &["pool", "endpoint"],
-    "Times an endpoint was ejected after consecutive connect failures.",
+    "Times an endpoint was ejected after consecutive failures.",
 );
 /// Name resolution.
 pub(super) const RESOLVE_FAILURES: Family = family(
