@@ -35,6 +35,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "schemars",
             "http",
             "hashbrown",
+            "smallvec",
             "xxhash_rust",
             "regex",
             "semver",
