@@ -200,7 +200,7 @@ impl Shared {
                     self.call_writer();
                 }
             }
-            Appended::Due => self.call_writer(),
+            Appended::HalfFull => self.call_writer(),
             Appended::Refused => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 metrics::access_log_dropped(1);

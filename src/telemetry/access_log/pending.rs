@@ -11,17 +11,15 @@ pub(super) const SHARDS: usize = 8;
 /// A shard that holds as much takes no further line, so about 4 MiB wait in all: some 80 ms of 100 000 requests a second.
 pub(super) const SHARD_BYTES_MAX: usize = 512 * 1024;
 
-/// The writer is called for as much: small enough to be in a core's cache still, where a shard filled in the writer's
-/// own time would push out what requests need (8 % of a request's cost, measured with 512 KiB of second-level cache).
-const CALL_BYTES: usize = 32 * 1024;
+const SHARD_BYTES_HALF: usize = SHARD_BYTES_MAX / 2;
 
 /// What became of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Appended {
     /// It waits.
     Waiting,
-    /// It waits, and with it as much as the writer should come for now.
-    Due,
+    /// It waits, and made its shard half full: the writer should come now.
+    HalfFull,
     /// There was no room.
     Refused,
 }
@@ -96,8 +94,8 @@ fn lines_append(mut lines: MutexGuard<'_, Lines>, push: impl FnOnce(&mut Vec<u8>
     let before = lines.text.len();
     let Lines { text, dates } = &mut *lines;
     push(text, dates);
-    if before < CALL_BYTES && text.len() >= CALL_BYTES {
-        Appended::Due
+    if before < SHARD_BYTES_HALF && text.len() >= SHARD_BYTES_HALF {
+        Appended::HalfFull
     } else {
         Appended::Waiting
     }
@@ -115,9 +113,9 @@ mod tests {
     fn one_thread_can_use_all_the_room_and_no_more() {
         let pending = Pending::new(DateForm::Rfc3339);
         for _ in 0..SHARDS {
-            assert_eq!(append(&pending, CALL_BYTES - 1), Appended::Waiting);
-            assert_eq!(append(&pending, 1), Appended::Due);
-            assert_eq!(append(&pending, SHARD_BYTES_MAX - CALL_BYTES), Appended::Waiting);
+            assert_eq!(append(&pending, SHARD_BYTES_HALF - 1), Appended::Waiting);
+            assert_eq!(append(&pending, 1), Appended::HalfFull);
+            assert_eq!(append(&pending, SHARD_BYTES_HALF), Appended::Waiting);
         }
         assert_eq!(append(&pending, 1), Appended::Refused);
 

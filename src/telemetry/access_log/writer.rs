@@ -1,4 +1,4 @@
-//! The thread that writes: everything that waits, in rounds, or sooner when much does, so that a line costs no wake-up.
+//! The thread that writes: everything that waits, in rounds, so that a line costs no wake-up.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
