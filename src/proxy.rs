@@ -19,6 +19,7 @@ mod request;
 mod respond;
 mod routes;
 mod trace;
+mod verify;
 mod wire;
 
 pub use edge::Edge;

@@ -4,6 +4,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::jwt;
+
 /// Where ids are looked for and whom to believe.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -41,6 +43,8 @@ pub enum Source {
     Cookie(String),
     /// A query parameter.
     Query(String),
+    /// A token, from anyone: it proves itself.
+    Jwt(jwt::Settings),
 }
 
 /// One step from a value to an id.

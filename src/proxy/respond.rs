@@ -2,7 +2,7 @@
 //! that a page can read them.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -25,6 +25,9 @@ pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Opt
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
     head.insert_header(REQUEST_ID, ctx.ids.request_id.clone())?;
+    if let Some(challenge) = ctx.challenge {
+        head.insert_header(WWW_AUTHENTICATE, challenge)?;
+    }
     if let Some(policy) = cors {
         cors::answer(policy, &session.req_header().headers, &mut head)?;
     }

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::daemon::Starter;
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
+use super::keys::KeyFeeds;
 use super::listen::{Entrance, Opened, Sockets};
 use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
@@ -73,10 +74,7 @@ fn serve(
 ) -> Result<(), StartError> {
     // Held until the end: the file goes with the process.
     let pid_file = PidPlace::new(&config.server, options)?;
-    metrics::set_build(env!("CARGO_PKG_VERSION"));
-    for warning in &config.warnings {
-        warn!(target: targets::CONFIG, "{warning}");
-    }
+    introduce(&config);
     let draining = Arc::new(AtomicBool::new(false));
     let access_log = Arc::new(AccessLog::open(&config.access_log)?);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
@@ -85,7 +83,9 @@ fn serve(
     let store = state::open(&config.store, options.from_snapshot)?;
     state::start(&store, &live, &config.rollouts)?;
     let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
-    let gateway = gateway(&config, &live, &pools, &access_log, &draining);
+    let identity = identity::Reader::new(config.identity.clone());
+    let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
+    let gateway = gateway(&config, identity, &live, &pools, &access_log, &draining);
     let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
     if successor.is_some() {
         // What the running process committed while this one waited.
@@ -117,6 +117,7 @@ fn serve(
     let follower = Follower::new(store, live);
     let clerk = Clerk::new(controller, config.store.keep_history);
     server.add_service(background_service("state", state::Following { follower, clerk }));
+    keys.follow(&mut server);
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -134,6 +135,13 @@ fn serve(
     access_log.flush(Duration::from_secs(1));
     pid_file.remove();
     Ok(())
+}
+
+fn introduce(config: &Config) {
+    metrics::set_build(env!("CARGO_PKG_VERSION"));
+    for warning in &config.warnings {
+        warn!(target: targets::CONFIG, "{warning}");
+    }
 }
 
 /// What listeners wait for: all is prepared, and a process that is replaced has been told.
@@ -220,6 +228,7 @@ fn slots(config: &Config) -> Vec<RolloutName> {
 
 fn gateway(
     config: &Config,
+    identity: identity::Reader,
     live: &Arc<Live>,
     pools: &Arc<Pools>,
     access_log: &Arc<AccessLog>,
@@ -237,7 +246,7 @@ fn gateway(
         live: Arc::clone(live),
         pools: Arc::clone(pools),
         routes: Routes::new(&config.routes, &target),
-        identity: identity::Reader::new(config.identity.clone()),
+        identity,
         limits: config.limits,
         access_log: Arc::clone(access_log),
         draining: Arc::clone(draining),

@@ -5,6 +5,8 @@ mod authority;
 mod dice;
 mod harness;
 mod holding;
+#[path = "../jwt/signer.rs"]
+mod signer;
 
 mod aborts;
 mod admin;
@@ -27,6 +29,7 @@ mod files;
 mod handover;
 mod http2;
 mod http2_upstream;
+mod jwt;
 mod messages;
 mod pools;
 mod requests;

@@ -60,6 +60,18 @@ pub(super) const IDENTITY_REMOVED: Family = family(
     &[],
     "Requests whose identity or forwarding headers were removed because their peer is not trusted.",
 );
+/// Tokens.
+pub(super) const TOKENS: Family = family(
+    "switchyard_tokens_total",
+    &["outcome"],
+    "Requests with a JWT: known as verified (cached), verified, or why it was not believed.",
+);
+/// Keys that did not come.
+pub(super) const KEYS_FAILED: Family = family(
+    "switchyard_jwks_failures_total",
+    &[],
+    "Times that a JSON Web Key Set could not be had or used; the keys from before stay in use.",
+);
 /// Upstream connections.
 pub(super) const UPSTREAM_CONNECTIONS: Family = family(
     "switchyard_upstream_connections",
