@@ -11,7 +11,7 @@ mod visitor;
 
 pub use id::{IdError, UserId};
 pub use reader::{Read, Reader, Reading, Refusal};
-pub use settings::{Anonymous, Normalise, Secret, Settings, Source};
+pub use settings::{Anonymous, Normalise, Peers, Secret, Settings, Source};
 pub use visitor::Minted;
 
 /// Who asks.

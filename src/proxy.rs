@@ -14,6 +14,7 @@ mod gateway;
 mod guard;
 mod headers;
 mod phase;
+mod proxied;
 mod record;
 mod request;
 mod respond;
@@ -24,4 +25,5 @@ mod wire;
 
 pub use edge::Edge;
 pub use gateway::{Gateway, GatewayParts};
+pub use proxied::Relays;
 pub use routes::{Routes, Target};

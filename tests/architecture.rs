@@ -48,6 +48,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "xxhash_rust",
             "regex",
             "semver",
+            "smallvec",
             "ipnet",
             "thiserror",
         ],

@@ -15,6 +15,7 @@ use super::problem::Problem;
 use super::value::Span;
 use super::written as w;
 use crate::admin::settings::AdminSettings;
+use crate::identity::Peers;
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
@@ -124,6 +125,7 @@ impl Building<'_> {
                 self.file(&format!("{key}.tls.certificate"), &tls.certificate);
                 self.file(&format!("{key}.tls.key"), &tls.key);
             }
+            let relays = listener.proxy_protocol.map(|peers| self.relays(&key, &peers));
             let Some(address) = self.address(&format!("{key}.address"), &listener.address) else {
                 continue;
             };
@@ -140,9 +142,28 @@ impl Building<'_> {
                     key: tls.key,
                 }),
                 h2c: listener.h2c,
+                relays,
             });
         }
         listeners
+    }
+
+    fn relays(&mut self, key: &str, written: &[String]) -> Peers {
+        let key = format!("{key}.proxy_protocol");
+        if written.is_empty() {
+            self.note(
+                &key,
+                "is empty: list your load balancers, such as 10.0.0.0/8, or leave it out",
+            );
+        }
+        let peers = self.peers(&key, written);
+        if peers.are_all() {
+            self.warn(
+                &key,
+                "trusts everyone to say where they come from: list your load balancers instead",
+            );
+        }
+        peers
     }
 
     fn admin(&mut self, written: w::Admin) -> Option<AdminSettings> {

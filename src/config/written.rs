@@ -78,6 +78,8 @@ pub struct Listener {
     /// HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1.
     #[serde(default)]
     pub h2c: bool,
+    /// The only peers that may connect, each connection beginning with a PROXY protocol header (v1 or v2); none by default.
+    pub proxy_protocol: Option<Vec<String>>,
 }
 
 /// The files of a TLS listener.

@@ -112,8 +112,7 @@ impl Reader {
     /// Whether that peer may send identity and forwarding fields.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.settings.trusted_peers.iter().any(|net| net.contains(&peer))
+        self.settings.trusted_peers.contains(peer)
     }
 
     /// The identity header fields: removed from untrusted requests, overwritten for the upstream.

@@ -13,6 +13,7 @@ use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::gateway::Gateway;
+use super::proxied::Relays;
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
 use crate::telemetry::metrics::DownstreamConnection;
@@ -24,24 +25,32 @@ const REQUESTS_PER_CONNECTION: u32 = 100_000;
 pub struct Edge {
     http: Arc<Http>,
     limits: Limits,
+    relays: Option<Arc<Relays>>,
 }
 
 impl Edge {
-    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge.
-    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits) -> Self {
+    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge; only `relays` may connect, where there
+    /// are any.
+    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits, relays: Option<Arc<Relays>>) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
         let http = Arc::new(Http { proxy, options });
-        Self { http, limits }
+        Self { http, limits, relays }
     }
 }
 
 #[async_trait]
 impl ServerApp for Edge {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = DownstreamConnection::open();
+        // With TLS the header came before it, and Pingora had it read.
+        if let Some(relays) = self.relays.as_ref().filter(|_| stream.get_ssl_digest().is_none()) {
+            if !relays.introduce(&mut *stream).await {
+                return None;
+            }
+        }
         let watched = Box::new(Socket::new(stream, self.limits));
         self.http.process_new(watched, shutdown).await
     }

@@ -33,7 +33,7 @@ use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
 use crate::proxy::settings::RouteTarget;
-use crate::proxy::{Edge, Gateway, GatewayParts, Routes, Target};
+use crate::proxy::{Edge, Gateway, GatewayParts, Relays, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
@@ -291,6 +291,23 @@ fn server(config: &Config) -> Server {
     Server::new_with_opt_and_conf(None, conf)
 }
 
+/// Listeners by what their service has to know: each service has one answer for all of its own.
+fn alike(all: &[ListenerSettings]) -> Vec<Vec<&ListenerSettings>> {
+    let mut groups: Vec<Vec<&ListenerSettings>> = Vec::new();
+    for listener in all {
+        let like = |group: &&mut Vec<&ListenerSettings>| {
+            let first = group[0];
+            first.h2c == listener.h2c && first.relays == listener.relays
+        };
+        match groups.iter_mut().find(like) {
+            Some(group) => group.push(listener),
+            None => groups.push(vec![listener]),
+        }
+    }
+    groups.sort_by_key(|group| group[0].h2c);
+    groups
+}
+
 fn listeners(
     server: &mut Server,
     config: &Config,
@@ -299,14 +316,16 @@ fn listeners(
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
     let mut certificates = Vec::new();
-    for h2c in [false, true] {
-        let mine: Vec<&ListenerSettings> = config.listeners.iter().filter(|l| l.h2c == h2c).collect();
-        if mine.is_empty() {
-            continue;
-        }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits);
-        let name = if h2c { "edge h2c" } else { "edge" };
+    for mine in alike(&config.listeners) {
+        let ListenerSettings { h2c, relays, .. } = mine[0];
+        let patience = config.limits.header_timeout;
+        let relays = relays.clone().map(|peers| Arc::new(Relays::new(peers, patience)));
+        let edge = Edge::new(Arc::clone(proxy), *h2c, config.limits, relays.clone());
+        let name = if *h2c { "edge h2c" } else { "edge" };
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
+        if let Some(relays) = relays {
+            service.endpoints().set_pre_tls_callback(relays);
+        }
         let mut sockets = Vec::new();
         for listener in mine {
             let opened = open.at(if listener.tls.is_some() { "https" } else { "http" }, listener.address)?;

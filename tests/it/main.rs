@@ -32,6 +32,7 @@ mod http2_upstream;
 mod jwt;
 mod messages;
 mod pools;
+mod proxied;
 mod requests;
 mod signals;
 mod sticky;

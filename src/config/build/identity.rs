@@ -5,15 +5,14 @@ use ipnet::IpNet;
 
 use super::super::written as w;
 use super::{Building, jwt};
-use crate::identity::{self, Anonymous, Secret, Source};
+use crate::identity::{self, Anonymous, Peers, Secret, Source};
 
 impl Building<'_> {
     pub(super) fn identity(&mut self, written: w::Identity) -> identity::Settings {
         let by_default = !self.places.is_written("identity.trusted_peers");
         let each = written.sources.iter().enumerate();
         let sources: Vec<Source> = each.filter_map(|(n, s)| self.source(n, s)).collect();
-        let each = written.trusted_peers.iter().enumerate();
-        let trusted_peers: Vec<IpNet> = each.filter_map(|(n, t)| self.network(n, t)).collect();
+        let trusted_peers = self.peers("identity.trusted_peers", &written.trusted_peers);
         let header = sources.iter().any(|s| matches!(s, Source::Header(_)));
         if header && by_default {
             self.warn(
@@ -21,7 +20,7 @@ impl Building<'_> {
                 "only loopback may send the identity header; from others it is removed: list your load balancers",
             );
         }
-        if trusted_peers.iter().any(|net| net.prefix_len() == 0) {
+        if trusted_peers.are_all() {
             self.warn(
                 "identity.trusted_peers",
                 "trusts everyone to say who they are: list your load balancers instead",
@@ -68,12 +67,20 @@ impl Building<'_> {
         self.take(key, name)
     }
 
-    fn network(&mut self, n: usize, text: &str) -> Option<IpNet> {
+    pub(super) fn peers(&mut self, key: &str, written: &[String]) -> Peers {
+        let each = written.iter().enumerate();
+        let networks = each.filter_map(|(n, text)| self.network(&format!("{key}[{n}]"), text));
+        Peers::new(networks.collect())
+    }
+
+    fn network(&mut self, key: &str, text: &str) -> Option<IpNet> {
         let net = text
             .parse::<IpNet>()
             .or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()));
-        let net = net.map_err(|_| format!("{text:?} is no network: write one such as 10.0.0.0/8"));
-        self.take(&format!("identity.trusted_peers[{n}]"), net)
+        self.take(
+            key,
+            net.map_err(|_| format!("{text:?} is no network: write one such as 10.0.0.0/8")),
+        )
     }
 
     fn anonymous(&mut self, written: w::Anonymous) -> Anonymous {

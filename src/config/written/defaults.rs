@@ -75,7 +75,7 @@ impl Default for Identity {
         let used = identity::Settings::default();
         Self {
             sources: used.sources.iter().filter_map(source).collect(),
-            trusted_peers: used.trusted_peers.iter().map(ToString::to_string).collect(),
+            trusted_peers: used.trusted_peers.networks().iter().map(ToString::to_string).collect(),
             normalise: used.normalise.into_iter().map(Into::into).collect(),
             anonymous: Anonymous::Word(AnonymousWord::Stable),
         }
