@@ -15,14 +15,17 @@ pub mod guard;
 mod headers;
 mod phase;
 mod places;
+mod proxied;
 mod record;
 mod request;
 mod respond;
 mod routes;
 mod trace;
+mod verify;
 pub mod wire;
 
 pub use edge::Edge;
 pub use gateway::{Gateway, GatewayParts};
 pub use places::Connections;
+pub use proxied::Relays;
 pub use routes::{Routes, Target};

@@ -25,7 +25,17 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     (
         "identity",
         &["telemetry"],
-        &["http", "smallvec", "ipnet", "ring", "thiserror"],
+        &[
+            "http",
+            "smallvec",
+            "ipnet",
+            "ring",
+            "thiserror",
+            "arc_swap",
+            "jsonwebtoken",
+            "parking_lot",
+            "serde_json",
+        ],
     ),
     (
         "rollout",
@@ -39,6 +49,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "xxhash_rust",
             "regex",
             "semver",
+            "smallvec",
             "ipnet",
             "thiserror",
         ],
@@ -186,6 +197,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rustls_pki_types",
             "thiserror",
             "log",
+            "ureq",
         ],
     ),
     (

@@ -1,5 +1,7 @@
 //! From what people write to what code uses: checks everything, fills in every default, collects every problem.
 
+mod identity;
+mod jwt;
 mod pool;
 mod route;
 
@@ -8,16 +10,13 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use http::HeaderName;
-use ipnet::IpNet;
-
 use super::Config;
 use super::places::Places;
 use super::problem::Problem;
 use super::value::Span;
 use super::written as w;
 use crate::admin::settings::AdminSettings;
-use crate::identity::{self, Anonymous, Secret, Source};
+use crate::identity::Peers;
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
@@ -71,7 +70,7 @@ impl Building<'_> {
         self.places.note(key, message);
     }
 
-    fn warn(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
         self.warnings.extend(self.places.problem(key, message));
     }
 
@@ -127,6 +126,7 @@ impl Building<'_> {
                 self.file(&format!("{key}.tls.certificate"), &tls.certificate);
                 self.file(&format!("{key}.tls.key"), &tls.key);
             }
+            let relays = listener.proxy_protocol.map(|peers| self.relays(&key, &peers));
             let Some(address) = self.address(&format!("{key}.address"), &listener.address) else {
                 continue;
             };
@@ -143,9 +143,28 @@ impl Building<'_> {
                     key: tls.key,
                 }),
                 h2c: listener.h2c,
+                relays,
             });
         }
         listeners
+    }
+
+    fn relays(&mut self, key: &str, written: &[String]) -> Peers {
+        let key = format!("{key}.proxy_protocol");
+        if written.is_empty() {
+            self.note(
+                &key,
+                "is empty: list your load balancers, such as 10.0.0.0/8, or leave it out",
+            );
+        }
+        let peers = self.peers(&key, written);
+        if peers.are_all() {
+            self.warn(
+                &key,
+                "trusts everyone to say where they come from: list your load balancers instead",
+            );
+        }
+        peers
     }
 
     fn admin(&mut self, written: w::Admin) -> Option<AdminSettings> {
@@ -184,91 +203,6 @@ impl Building<'_> {
         StoreSettings {
             place,
             keep_history: written.keep_history.0,
-        }
-    }
-
-    fn identity(&mut self, written: w::Identity) -> identity::Settings {
-        let by_default = !self.places.is_written("identity.trusted_peers");
-        let each = written.sources.iter().enumerate();
-        let sources: Vec<Source> = each.filter_map(|(n, s)| self.source(n, s)).collect();
-        let each = written.trusted_peers.iter().enumerate();
-        let trusted_peers: Vec<IpNet> = each.filter_map(|(n, t)| self.network(n, t)).collect();
-        let header = sources.iter().any(|s| matches!(s, Source::Header(_)));
-        if header && by_default {
-            self.warn(
-                "identity.trusted_peers",
-                "only loopback may send the identity header; from others it is removed: list your load balancers",
-            );
-        }
-        if trusted_peers.iter().any(|net| net.prefix_len() == 0) {
-            self.warn(
-                "identity.trusted_peers",
-                "trusts everyone to say who they are: list your load balancers instead",
-            );
-        }
-        identity::Settings {
-            sources,
-            trusted_peers,
-            normalise: written.normalise.into_iter().map(Into::into).collect(),
-            anonymous: self.anonymous(written.anonymous),
-        }
-    }
-
-    fn source(&mut self, n: usize, written: &w::Source) -> Option<Source> {
-        let key = format!("identity.sources[{n}]");
-        match (&written.header, &written.cookie, &written.query) {
-            (Some(name), None, None) => {
-                let name = HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_| format!("{name:?} is no header field name: write one such as X-User-Id"));
-                self.take(&format!("{key}.header"), name).map(Source::Header)
-            }
-            (None, Some(name), None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
-            (None, None, Some(name)) => self.named(&format!("{key}.query"), name).map(Source::Query),
-            _ => {
-                self.note(
-                    &key,
-                    "names not exactly one place: write one of header, cookie and query",
-                );
-                None
-            }
-        }
-    }
-
-    fn named(&mut self, key: &str, name: &str) -> Option<String> {
-        if name.is_empty() {
-            self.note(key, "is empty: write a name such as uid");
-            return None;
-        }
-        Some(name.to_owned())
-    }
-
-    fn network(&mut self, n: usize, text: &str) -> Option<IpNet> {
-        let net = text
-            .parse::<IpNet>()
-            .or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()));
-        let net = net.map_err(|_| format!("{text:?} is no network: write one such as 10.0.0.0/8"));
-        self.take(&format!("identity.trusted_peers[{n}]"), net)
-    }
-
-    fn anonymous(&mut self, written: w::Anonymous) -> Anonymous {
-        let cookie = match written {
-            w::Anonymous::Word(w::AnonymousWord::Stable) => return Anonymous::Stable,
-            w::Anonymous::Word(w::AnonymousWord::Reject) => return Anonymous::Reject,
-            w::Anonymous::Cookie(cookie) => cookie,
-        };
-        let key = "identity.anonymous.secret_file";
-        let path = cookie.secret_file.display();
-        let bytes = std::fs::read(&cookie.secret_file)
-            .map_err(|e| format!("{path}: {e}: write the path of a file of random bytes"));
-        let secret = self
-            .take(key, bytes)
-            .map(|b| Secret::new(b.trim_ascii().to_vec()).map_err(|e| format!("the secret {e}")));
-        match secret.and_then(|secret| self.take(key, secret)) {
-            Some(secret) => Anonymous::Cookie {
-                name: cookie.cookie,
-                secret,
-            },
-            None => Anonymous::Stable,
         }
     }
 

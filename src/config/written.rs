@@ -1,6 +1,7 @@
 //! The shapes that people write. Every field's comment is also its comment in `conf/switchyard.yaml`.
 
 mod defaults;
+mod jwt;
 mod pool;
 mod words;
 
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::value::{Size, Span};
 use crate::rollout::{PoolName, RolloutName, RolloutSpec};
 
+pub use jwt::*;
 pub use pool::*;
 pub use words::*;
 
@@ -76,6 +78,8 @@ pub struct Listener {
     /// HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1.
     #[serde(default)]
     pub h2c: bool,
+    /// The only peers that may connect, each connection beginning with a PROXY protocol header (v1 or v2); none by default.
+    pub proxy_protocol: Option<Vec<String>>,
 }
 
 /// The files of a TLS listener.
@@ -170,6 +174,9 @@ pub struct Source {
     /// A query parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// A JSON Web Token, from anyone: it proves itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
 }
 
 /// What happens to those without an id.

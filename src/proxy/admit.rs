@@ -12,7 +12,9 @@ use super::settings::Limits;
 use super::trace::Ids;
 use super::wire::Wire;
 use super::{choose, guard, headers, request, wire};
-use crate::identity::Identity;
+use crate::clock;
+use crate::identity::jwt::Check;
+use crate::identity::{Identity, Read, Reading, Refusal};
 use crate::telemetry::metrics;
 
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
@@ -49,8 +51,8 @@ pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) ->
     Ok(())
 }
 
-/// Lets a request in, or refuses it.
-pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
+/// Lets a request in, or refuses it; where a token has to be checked first, [`settle`] does what is left.
+pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<Option<Check>> {
     route(gateway, session, ctx);
     enter(gateway, ctx)?;
     check(gateway, session, ctx)?;
@@ -99,18 +101,39 @@ fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
 }
 
 /// Finds out who asks.
-fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
+fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Option<Check>> {
     let head = session.req_header();
     if ctx.route.is_none() {
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));
     }
+    let read = gateway
+        .identity()
+        .read(&head.headers, head.uri.query(), ctx.trusted, clock::unix_millis);
+    match read {
+        Ok(Read::Pending(check)) => Ok(Some(check)),
+        Ok(Read::Done(reading)) => known(gateway, session, ctx, Ok(reading)).map(|()| None),
+        Err(refusal) => known(gateway, session, ctx, Err(refusal)).map(|()| None),
+    }
+}
+
+/// Finds out who asks by a token that has to be checked, which is done elsewhere.
+pub async fn settle(gateway: &Gateway, session: &Session, ctx: &mut Context, check: Check) -> Result<()> {
+    let checked = gateway.verifier().run(check).await?;
+    let read = gateway.identity().settle(&session.req_header().headers, checked);
+    known(gateway, session, ctx, read)
+}
+
+/// It is known who asks, or that nobody may.
+fn known(gateway: &Gateway, session: &Session, ctx: &mut Context, read: Result<Reading, Refusal>) -> Result<()> {
     let reader = gateway.identity();
-    let read = reader.read(&head.headers, head.uri.query(), ctx.trusted);
-    ctx.identity = read.map_err(|refusal| {
+    let reading = read.map_err(|refusal| {
         metrics::refused("identity");
+        ctx.challenge = reader.challenge(&refusal);
         refused(refusal.status(), "identity")
     })?;
+    ctx.identity = reading.identity;
+    ctx.token = reading.token;
     if matches!(ctx.identity, Identity::Anonymous) {
         let secure = session.digest().is_some_and(|d| d.ssl_digest.is_some());
         if let Some(minted) = reader.mint(fastrand::u128(..).to_be_bytes(), secure) {

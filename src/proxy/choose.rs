@@ -57,6 +57,7 @@ fn decide(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Poo
             let asked = Asked {
                 head,
                 client: ctx.client,
+                token: ctx.token.as_deref(),
             };
             let mut decision = table.decide(&ctx.identity, &asked);
             if !gateway.pools().any_available(table.release(decision.release).pool) {

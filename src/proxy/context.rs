@@ -13,6 +13,7 @@ use super::wire::Wire;
 use crate::clock;
 use crate::control::Snapshot;
 use crate::identity::Identity;
+use crate::identity::jwt::Token;
 use crate::rollout::{Decision, PoolIdx};
 use crate::upstream::{Connection, Endpoint, Lease};
 
@@ -34,6 +35,10 @@ pub struct Context {
     pub ids: Ids,
     pub route: Option<usize>,
     pub identity: Identity,
+    /// The token that says who asks, if one does.
+    pub token: Option<Arc<Token>>,
+    /// What a 401 says of how to do better.
+    pub challenge: Option<&'static str>,
     pub decision: Option<Decision>,
     pub pool: Option<PoolIdx>,
     pub lease: Option<Lease>,
@@ -80,6 +85,8 @@ impl Context {
             ids: Ids::none(),
             route: None,
             identity: Identity::Anonymous,
+            token: None,
+            challenge: None,
             decision: None,
             pool: None,
             lease: None,

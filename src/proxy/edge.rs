@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::gateway::Gateway;
 use super::places::{Connections, Crowded, Places};
+use super::proxied::Relays;
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
 use crate::telemetry::metrics::{self, DownstreamConnection};
@@ -37,13 +38,21 @@ const TOO_MANY: &[u8] =
 pub struct Edge {
     http: Arc<Http>,
     limits: Limits,
+    relays: Option<Arc<Relays>>,
     connections: Arc<Connections>,
     farewells: Arc<Places>,
 }
 
 impl Edge {
-    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge.
-    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits, connections: Arc<Connections>) -> Self {
+    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge; only `relays` may connect, where there
+    /// are any.
+    pub fn new(
+        proxy: Arc<HttpProxy<Gateway>>,
+        h2c: bool,
+        limits: Limits,
+        connections: Arc<Connections>,
+        relays: Option<Arc<Relays>>,
+    ) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         // Pingora counts how often a connection is used again.
@@ -57,6 +66,7 @@ impl Edge {
         Self {
             http,
             limits,
+            relays,
             connections,
             farewells: Places::new(FAREWELLS_MAX),
         }
@@ -93,7 +103,14 @@ fn h2_options(limits: &Limits) -> H2Options {
 
 #[async_trait]
 impl ServerApp for Edge {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // With TLS the header came before it, and Pingora had it read. From here on the client is the one that a relay
+        // named.
+        if let Some(relays) = self.relays.as_ref().filter(|_| stream.get_ssl_digest().is_none()) {
+            if !relays.introduce(&mut *stream).await {
+                return None;
+            }
+        }
         let client = stream.get_socket_digest();
         let client = client.and_then(|d| Some(d.peer_addr()?.as_inet()?.ip()));
         let _entered = match self.connections.enter(client) {

@@ -21,6 +21,7 @@ use super::phase::{self, Phase, at_once};
 use super::places::Places;
 use super::routes::{Routes, Target};
 use super::settings::{Cors, Limits, OwnCors};
+use super::verify::Verifier;
 use super::{admit, choose, cors, headers, record, respond};
 use crate::control::Live;
 use crate::identity;
@@ -51,6 +52,7 @@ pub struct GatewayParts {
 pub struct Gateway {
     parts: GatewayParts,
     in_flight: Arc<Places>,
+    verifier: Verifier,
     pub(super) removal_told: AtomicBool,
 }
 
@@ -60,6 +62,7 @@ impl Gateway {
         Self {
             in_flight: Places::new(parts.limits.requests_in_flight_max),
             parts,
+            verifier: Verifier::new(),
             removal_told: AtomicBool::new(false),
         }
     }
@@ -78,6 +81,10 @@ impl Gateway {
 
     pub(super) fn identity(&self) -> &identity::Reader {
         &self.parts.identity
+    }
+
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     pub(super) fn limits(&self) -> &Limits {
@@ -121,6 +128,21 @@ impl Gateway {
         match self.parts.routes.get(ctx.route?).target {
             Target::Rollout(slot) => Some(ctx.snapshot.rollout(slot)?.stamp(decision).clone()),
             Target::Pool(_) => None,
+        }
+    }
+
+    /// Answers a preflight, where that is this proxy's, of a request that is admitted.
+    fn preflight<'a>(
+        &'a self,
+        session: &'a mut Session,
+        ctx: &Context,
+        admitted: Result<()>,
+    ) -> Phase<'a, Result<bool>> {
+        match self.own_cors(ctx) {
+            Some(policy) if admitted.is_ok() && cors::is_preflight(session.req_header()) => {
+                Box::pin(respond::preflight(session, policy))
+            }
+            _ => phase::unanswered(admitted),
         }
     }
 
@@ -205,12 +227,13 @@ impl ProxyHttp for Gateway {
     });
 
     at_once!(request_filter(gateway, session, ctx) -> Result<bool>: {
-        let admitted = admit::admit(gateway, session, ctx);
-        match gateway.own_cors(ctx) {
-            Some(policy) if admitted.is_ok() && cors::is_preflight(session.req_header()) => {
-                Box::pin(respond::preflight(session, policy))
-            }
-            _ => phase::unanswered(admitted),
+        match admit::admit(gateway, session, ctx) {
+            Ok(Some(check)) => Box::pin(async move {
+                let admitted = admit::settle(gateway, session, ctx, check).await;
+                gateway.preflight(session, ctx, admitted).await
+            }),
+            Ok(None) => gateway.preflight(session, ctx, Ok(())),
+            Err(refused) => gateway.preflight(session, ctx, Err(refused)),
         }
     });
 

@@ -6,6 +6,7 @@ use http::HeaderName;
 use http::header::COOKIE;
 use pingora::http::RequestHeader;
 
+use crate::identity::jwt::{Claims, Token};
 use crate::rollout::Attributes;
 
 /// What rules may ask of a request.
@@ -14,6 +15,8 @@ pub struct Asked<'a> {
     pub head: &'a RequestHeader,
     /// Who sent it, as far as that is believed.
     pub client: Option<IpAddr>,
+    /// The token that says who asks.
+    pub token: Option<&'a Token>,
 }
 
 impl Attributes for Asked<'_> {
@@ -41,6 +44,10 @@ impl Attributes for Asked<'_> {
 
     fn client_ip(&self) -> Option<IpAddr> {
         self.client
+    }
+
+    fn claims(&self) -> Option<&Claims> {
+        self.token.map(|token| &token.claims)
     }
 }
 
@@ -91,6 +98,7 @@ mod tests {
         let asked = Asked {
             head: &head,
             client: None,
+            token: None,
         };
         assert_eq!(asked.cookie("a"), Some(&b"y"[..]));
         assert_eq!(asked.cookie("c"), Some(&b"z"[..]));

@@ -2,7 +2,7 @@
 //! that a page can read them.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -30,6 +30,9 @@ pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Opt
     head.insert_header(REQUEST_ID, ctx.ids.request_id.clone())?;
     if status == StatusCode::SERVICE_UNAVAILABLE {
         head.insert_header(RETRY_AFTER, RETRY_AFTER_SECONDS)?;
+    }
+    if let Some(challenge) = ctx.challenge {
+        head.insert_header(WWW_AUTHENTICATE, challenge)?;
     }
     if let Some(policy) = cors {
         cors::answer(policy, &session.req_header().headers, &mut head)?;

@@ -25,6 +25,7 @@ enum Attribute {
     Header(HeaderName),
     Cookie(String),
     Query(String),
+    Claim(String),
     Path,
     Client,
 }
@@ -57,16 +58,12 @@ impl Rule {
             .iter()
             .filter_map(|(key, value)| Some((*key, value.as_deref()?)));
         let (Some((key, value)), None) = (written.next(), written.next()) else {
-            let text = "names not exactly one attribute: write one of header, cookie, query, path and cidr";
+            let text = "names not exactly one attribute: write one of header, cookie, query, claim, path and cidr";
             return Err(vec![("", text.to_owned())]);
         };
         match key {
             "path" => whole(when, path(value)),
             "cidr" => whole(when, cidr(value)),
-            "claim" => Err(vec![(
-                "claim",
-                "claims of tokens are not available in this version: use a header".to_owned(),
-            )]),
             _ => named(when, key, value),
         }
     }
@@ -77,6 +74,10 @@ impl Rule {
             Attribute::Header(name) => self.test.holds(request.header(name)),
             Attribute::Cookie(name) => self.test.holds(request.cookie(name)),
             Attribute::Query(name) => self.test.holds(request.query(name)),
+            Attribute::Claim(name) => request.claims().is_some_and(|claims| {
+                let mut values = claims.values(name);
+                values.any(|value| self.test.holds(Some(value.as_bytes())))
+            }),
             Attribute::Path => self.test.holds(Some(request.path().as_bytes())),
             Attribute::Client => self.test.holds_for(request.client_ip()),
         }
@@ -171,6 +172,7 @@ fn named(when: &When, key: &'static str, name: &str) -> Result<Rule, Vec<RulePro
                 )
             }),
         "cookie" => Ok(Attribute::Cookie(name.to_owned())),
+        "claim" => Ok(Attribute::Claim(name.to_owned())),
         _ => Ok(Attribute::Query(name.to_owned())),
     };
     let test = match operators(when).as_slice() {

@@ -21,6 +21,7 @@ use super::daemon::Starter;
 use super::descriptors;
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
+use super::keys::KeyFeeds;
 use super::listen::{Entrance, Opened, Sockets};
 use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
@@ -33,7 +34,7 @@ use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
 use crate::proxy::settings::RouteTarget;
-use crate::proxy::{Connections, Edge, Gateway, GatewayParts, Routes, Target};
+use crate::proxy::{Connections, Edge, Gateway, GatewayParts, Relays, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
@@ -75,10 +76,7 @@ fn serve(
 ) -> Result<(), StartError> {
     // Held until the end: the file goes with the process.
     let pid_file = PidPlace::new(&config.server, options)?;
-    metrics::set_build(env!("CARGO_PKG_VERSION"));
-    for warning in &config.warnings {
-        warn!(target: targets::CONFIG, "{warning}");
-    }
+    introduce(&config);
     let draining = Arc::new(AtomicBool::new(false));
     let access_log = Arc::new(AccessLog::open(&config.access_log)?);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
@@ -87,7 +85,9 @@ fn serve(
     let store = state::open(&config.store, options.from_snapshot)?;
     state::start(&store, &live, &config.rollouts)?;
     let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
-    let gateway = gateway(&config, &live, &pools, &access_log, &draining);
+    let identity = identity::Reader::new(config.identity.clone());
+    let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
+    let gateway = gateway(&config, identity, &live, &pools, &access_log, &draining);
     let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
     if successor.is_some() {
         // What the running process committed while this one waited.
@@ -119,6 +119,7 @@ fn serve(
     let follower = Follower::new(store, live);
     let clerk = Clerk::new(controller, config.store.keep_history);
     server.add_service(background_service("state", state::Following { follower, clerk }));
+    keys.follow(&mut server);
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -136,6 +137,13 @@ fn serve(
     access_log.flush(Duration::from_secs(1));
     pid_file.remove();
     Ok(())
+}
+
+fn introduce(config: &Config) {
+    metrics::set_build(env!("CARGO_PKG_VERSION"));
+    for warning in &config.warnings {
+        warn!(target: targets::CONFIG, "{warning}");
+    }
 }
 
 /// What listeners wait for: all is prepared, and a process that is replaced has been told.
@@ -222,6 +230,7 @@ fn slots(config: &Config) -> Vec<RolloutName> {
 
 fn gateway(
     config: &Config,
+    identity: identity::Reader,
     live: &Arc<Live>,
     pools: &Arc<Pools>,
     access_log: &Arc<AccessLog>,
@@ -239,7 +248,7 @@ fn gateway(
         live: Arc::clone(live),
         pools: Arc::clone(pools),
         routes: Routes::new(&config.routes, &target),
-        identity: identity::Reader::new(config.identity.clone()),
+        identity,
         limits: config.limits,
         access_log: Arc::clone(access_log),
         draining: Arc::clone(draining),
@@ -284,6 +293,23 @@ fn server(config: &Config) -> Server {
     Server::new_with_opt_and_conf(None, conf)
 }
 
+/// Listeners by what their service has to know: each service has one answer for all of its own.
+fn alike(all: &[ListenerSettings]) -> Vec<Vec<&ListenerSettings>> {
+    let mut groups: Vec<Vec<&ListenerSettings>> = Vec::new();
+    for listener in all {
+        let like = |group: &&mut Vec<&ListenerSettings>| {
+            let first = group[0];
+            first.h2c == listener.h2c && first.relays == listener.relays
+        };
+        match groups.iter_mut().find(like) {
+            Some(group) => group.push(listener),
+            None => groups.push(vec![listener]),
+        }
+    }
+    groups.sort_by_key(|group| group[0].h2c);
+    groups
+}
+
 fn listeners(
     server: &mut Server,
     config: &Config,
@@ -294,14 +320,22 @@ fn listeners(
     let mut certificates = Vec::new();
     let reader = identity::Reader::new(config.identity.clone());
     let connections = Connections::new(&config.limits, Box::new(move |ip| reader.trusts(ip)));
-    for h2c in [false, true] {
-        let mine: Vec<&ListenerSettings> = config.listeners.iter().filter(|l| l.h2c == h2c).collect();
-        if mine.is_empty() {
-            continue;
-        }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits, Arc::clone(&connections));
-        let name = if h2c { "edge h2c" } else { "edge" };
+    for mine in alike(&config.listeners) {
+        let ListenerSettings { h2c, relays, .. } = mine[0];
+        let patience = config.limits.header_timeout;
+        let relays = relays.clone().map(|peers| Arc::new(Relays::new(peers, patience)));
+        let edge = Edge::new(
+            Arc::clone(proxy),
+            *h2c,
+            config.limits,
+            Arc::clone(&connections),
+            relays.clone(),
+        );
+        let name = if *h2c { "edge h2c" } else { "edge" };
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
+        if let Some(relays) = relays {
+            service.endpoints().set_pre_tls_callback(relays);
+        }
         let mut sockets = Vec::new();
         for listener in mine {
             let opened = open.at(if listener.tls.is_some() { "https" } else { "http" }, listener.address)?;

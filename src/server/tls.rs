@@ -1,8 +1,6 @@
 //! Certificates of TLS listeners, read again when the files change.
 
-use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -16,10 +14,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::settings::TlsFiles;
+use super::stamp::{LOOK_EACH, Stamp};
 use crate::telemetry::targets;
-
-/// How often the files are looked at.
-const LOOK_EACH: Duration = Duration::from_secs(1);
 
 /// The certificate of one listener.
 #[derive(Debug)]
@@ -30,9 +26,7 @@ pub struct Certificate {
     current: ArcSwap<CertifiedKey>,
 }
 
-/// Tells a changed file: when it was written, how long it is, and which file it is, for one that was put in the place
-/// of another within a tick of the file system's clock.
-type Stamps = [Option<(SystemTime, u64, u64)>; 2];
+type Stamps = [Option<Stamp>; 2];
 
 impl Certificate {
     /// Reads the files.
@@ -66,10 +60,7 @@ impl ResolvesServerCert for Certificate {
 }
 
 fn stamps(files: &TlsFiles) -> Stamps {
-    [&files.certificate, &files.key].map(|path| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len(), found.ino()))
-    })
+    [&files.certificate, &files.key].map(|path| Stamp::of(path))
 }
 
 fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {

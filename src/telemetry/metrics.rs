@@ -17,7 +17,7 @@ use prometheus::TextEncoder;
 
 use self::families::FAMILIES;
 
-pub use self::names::{CODE_CLASSES, REASONS, SOURCES};
+pub use self::names::{CODE_CLASSES, PROXY_HEADER_REFUSED, REASONS, SOURCES};
 pub use self::probe::{ConnectionProbe, ConnectionSample};
 pub use self::release::ReleaseMetrics;
 pub use self::totals::{ReleaseTotals, release_totals};
@@ -118,6 +118,21 @@ pub fn refused(cause: &'static str) {
     FAMILIES.refused.with(&[cause]).inc();
 }
 
+/// Counts a token that was looked at. `outcome` is one of a few fixed words.
+pub fn token(outcome: &'static str) {
+    FAMILIES.tokens.with(&[outcome]).inc();
+}
+
+/// Counts a token that was known as verified.
+pub fn token_cached() {
+    FAMILIES.tokens_cached.inc();
+}
+
+/// Counts a set of keys that could not be had or used.
+pub fn keys_failed() {
+    FAMILIES.keys_failed.inc();
+}
+
 /// Counts a failure on a downstream connection that belongs to no request.
 pub fn downstream_protocol_error(cause: &'static str) {
     FAMILIES.downstream_protocol_errors.with(&[cause]).inc();
@@ -200,6 +215,7 @@ mod tests {
             "switchyard_ejections_total counter",
             "switchyard_endpoint_healthy gauge",
             "switchyard_identity_removed_total counter",
+            "switchyard_jwks_failures_total counter",
             "switchyard_queue_rejected_total counter",
             "switchyard_refused_total counter",
             "switchyard_request_duration_seconds histogram",
@@ -209,6 +225,7 @@ mod tests {
             "switchyard_revision gauge",
             "switchyard_rollout_weight gauge",
             "switchyard_store_connected gauge",
+            "switchyard_tokens_total counter",
             "switchyard_upstream_connections gauge",
             "switchyard_upstream_connections_opened_total counter",
             "switchyard_upstream_queue_seconds histogram",

@@ -7,7 +7,9 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 use switchyard::admin::lists::{Format, Reading};
 use switchyard::config;
-use switchyard::identity::{Anonymous, Identity, Normalise, Reader, Secret, Settings, Source, SourceKind, UserId};
+use switchyard::identity::{
+    Anonymous, Identity, Normalise, Read, Reader, Secret, Settings, Source, SourceKind, UserId,
+};
 use switchyard::proxy::fields::Fields;
 use switchyard::proxy::guard;
 use switchyard::proxy::settings::Limits;
@@ -77,7 +79,12 @@ pub fn identity(bytes: &[u8]) {
         }
     }
     let trusted = choice & 8 != 0;
-    let found = reader.read(&headers, query, trusted);
+    let read = || match reader.read(&headers, query, trusted, || 0) {
+        Ok(Read::Done(reading)) => Ok(reading.identity),
+        Ok(Read::Pending(_)) => panic!("no source has tokens"),
+        Err(refusal) => Err(refusal),
+    };
+    let found = read();
     if let Ok(identity) = &found {
         if let Some(id) = identity.id() {
             assert!((1..=1024).contains(&id.as_bytes().len()), "{id:?}");
@@ -89,7 +96,7 @@ pub fn identity(bytes: &[u8]) {
             );
         }
     }
-    assert_eq!(found, reader.read(&headers, query, trusted));
+    assert_eq!(found, read());
 }
 
 struct Blank;

@@ -5,6 +5,8 @@ mod authority;
 mod dice;
 mod harness;
 mod holding;
+#[path = "../jwt/signer.rs"]
+mod signer;
 
 mod aborts;
 mod admin;
@@ -28,9 +30,11 @@ mod files;
 mod handover;
 mod http2;
 mod http2_upstream;
+mod jwt;
 mod limits;
 mod messages;
 mod pools;
+mod proxied;
 mod requests;
 mod signals;
 mod sticky;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use super::super::value::{Size, Span};
 use super::{
     AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, Connections, Ejection, EmbeddedStore,
-    HealthCheck, Identity, Limits, Retries, Server, Source, Store,
+    HealthCheck, Identity, Jwt, Limits, Retries, Server, Source, Store,
 };
 use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::settings::ProxySetting;
@@ -76,22 +76,44 @@ impl Default for Identity {
     fn default() -> Self {
         let used = identity::Settings::default();
         Self {
-            sources: used.sources.iter().map(source).collect(),
-            trusted_peers: used.trusted_peers.iter().map(ToString::to_string).collect(),
+            sources: used.sources.iter().filter_map(source).collect(),
+            trusted_peers: used.trusted_peers.networks().iter().map(ToString::to_string).collect(),
             normalise: used.normalise.into_iter().map(Into::into).collect(),
             anonymous: Anonymous::Word(AnonymousWord::Stable),
         }
     }
 }
 
-fn source(used: &identity::Source) -> Source {
+/// A token is none: where its keys are has no default.
+fn source(used: &identity::Source) -> Option<Source> {
     let mut written = Source::default();
     match used {
         identity::Source::Header(name) => written.header = Some(title_case(name.as_str())),
         identity::Source::Cookie(name) => written.cookie = Some(name.clone()),
         identity::Source::Query(name) => written.query = Some(name.clone()),
+        identity::Source::Jwt(_) => return None,
     }
-    written
+    Some(written)
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        use identity::jwt::{Algorithm, Settings as Used};
+        Self {
+            header: None,
+            cookie: None,
+            claim: Used::CLAIM.to_owned(),
+            jwks_file: None,
+            jwks_url: None,
+            refresh: Span(Used::REFRESH),
+            timeout: Span(Used::TIMEOUT),
+            issuer: None,
+            audience: None,
+            algorithms: Algorithm::ALL.map(Into::into).to_vec(),
+            leeway: Span(Used::LEEWAY),
+            on_invalid: identity::jwt::OnInvalid::Reject.into(),
+        }
+    }
 }
 
 /// `X-User-Id` of `x-user-id`.

@@ -6,6 +6,8 @@
 
 use log::Level;
 
+use crate::telemetry::metrics::PROXY_HEADER_REFUSED;
+
 /// What becomes of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -116,6 +118,10 @@ fn tls_handshake(message: &str) -> Option<Verdict> {
         return Some(Verdict::Count("tls_handshake"));
     }
     let (_address, error) = message.strip_prefix("Downstream handshake error")?.split_once(": ")?;
+    if error_type(error)? == PROXY_HEADER_REFUSED {
+        // Whoever made it has counted it and said what there is to say.
+        return Some(Verdict::Quieten);
+    }
     let clients = error_type(error)? == "TLSHandshakeFailure" && !error.contains("unexpected error: ");
     clients.then_some(Verdict::Count("tls_handshake"))
 }

@@ -60,6 +60,18 @@ pub(super) const IDENTITY_REMOVED: Family = family(
     &[],
     "Requests whose identity or forwarding headers were removed because their peer is not trusted.",
 );
+/// Tokens.
+pub(super) const TOKENS: Family = family(
+    "switchyard_tokens_total",
+    &["outcome"],
+    "Requests with a JWT: known as verified (cached), verified, or why it was not believed.",
+);
+/// Keys that did not come.
+pub(super) const KEYS_FAILED: Family = family(
+    "switchyard_jwks_failures_total",
+    &[],
+    "Times that a JSON Web Key Set could not be had or used; the keys from before stay in use.",
+);
 /// Upstream connections.
 pub(super) const UPSTREAM_CONNECTIONS: Family = family(
     "switchyard_upstream_connections",
@@ -147,6 +159,8 @@ pub(super) const BUILD_INFO: Family = family(
 pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 /// Values of `reason`, in the order of the interface.
 pub const REASONS: [&str; 7] = ["killed", "user", "target", "split", "stable", "anonymous", "fallback"];
+/// The type of the error that ends a connection without a header of the PROXY protocol; known by the error log, too.
+pub const PROXY_HEADER_REFUSED: &str = "PROXYHeaderRefused";
 /// Values of `source`.
 pub const SOURCES: [&str; 6] = ["header", "cookie", "query", "jwt", "anonymous", "none"];
 
