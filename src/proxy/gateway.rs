@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -233,7 +234,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> Result<()> {
         headers::check_response(response, ctx.kind == PeerUse::Upgrade)?;
-        choose::answered(response, ctx);
+        choose::answered(response, ctx, self.parts.limits.read_timeout);
         headers::strip_response(response);
         Ok(())
     }
@@ -273,6 +274,19 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            choose::response_over(ctx, self.parts.limits.read_timeout);
+        }
+        Ok(None)
     }
 
     fn fail_to_connect(

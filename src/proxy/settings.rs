@@ -132,7 +132,7 @@ impl Default for Limits {
         Self {
             header_bytes_max: 32 * 1024,
             headers_max: 100,
-            target_bytes_max: 8 * 1024,
+            target_bytes_max: 16 * 1024,
             body_bytes_max: None,
             header_timeout: Duration::from_secs(10),
             body_rate_min: 240,

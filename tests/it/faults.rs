@@ -232,7 +232,11 @@ async fn kept_connections_that_are_closed_fail_no_get_and_repeat_no_post() {
                 if n >= all {
                     return failed;
                 }
-                let (method, body) = if n.is_multiple_of(2) { ("GET", "") } else { ("POST", "once") };
+                let (method, body) = if n.is_multiple_of(2) {
+                    ("GET", "")
+                } else {
+                    ("POST", "once")
+                };
                 // After every third answer, the connection that it came over is closed.
                 let path = if n.is_multiple_of(3) { "/close" } else { "/" };
                 let request = format!(
