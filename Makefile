@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz faults crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -13,6 +13,8 @@ help:
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
 	@echo "make faults       the long form: endpoints that fail under load, 100,000 requests over connections that are closed"
+	@echo "make surroundings the long form: logs that nobody reads for a minute, a clock that jumps"
+	@echo "make soak         half load with an upgrade each five minutes; MINUTES says how long (30)"
 	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
@@ -69,6 +71,15 @@ websockets: setup
 
 sticky: setup
 	$(LONG) -- sticky:: --test-threads 1 --nocapture
+
+surroundings: setup
+	$(LONG) -- surroundings:: --test-threads 1 --nocapture
+
+# With a release build: what is measured is what runs.
+MINUTES = 30
+soak: setup
+	cargo build --release
+	MINUTES=$(MINUTES) SWITCHYARD_PROGRAM=$(CURDIR)/target/release/switchyard $(LONG) -- soak:: --test-threads 1 --nocapture
 
 faults: setup
 	$(LONG) -- faults:: --test-threads 1 --nocapture

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "itoa",
             "memchr",
             "parking_lot",
+            "rustix",
             "xxhash_rust",
             "prometheus",
             "thiserror",

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -114,21 +114,29 @@ pub fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
 }
 
 /// More of the request is due. Pingora bounds that over HTTP/1 only.
-pub fn wait_for_body(ctx: &Context, pause: Duration) {
+pub fn wait_for_body(ctx: &mut Context, pause: Duration) {
     let over_h2 = ctx.wire.is_none();
-    if let (Some(connection), true, false) = (&ctx.connection, over_h2, ctx.upstream_h2) {
-        if ctx.upstream_status.is_none() {
-            connection.expect_head_by(clock::tick().after(pause));
-        }
+    if over_h2 && !ctx.upstream_h2 && (ctx.upstream_status.is_none() || ctx.parting) {
+        ctx.expect_by(clock::tick().after(pause));
     }
 }
 
 /// The request is all sent: the head of the response is due from now on.
-pub fn wait_for_head(ctx: &Context) {
-    if let (Some(connection), Some(lease), false) = (&ctx.connection, &ctx.lease, ctx.upstream_h2) {
-        if ctx.upstream_status.is_none() {
-            connection.expect_head_by(lease.endpoint().head_due(clock::tick()));
-        }
+pub fn wait_for_head(ctx: &mut Context) {
+    if ctx.upstream_status.is_some() {
+        return ctx.head_arrived();
+    }
+    let due = ctx.lease.as_ref().map(|lease| lease.endpoint().head_due(clock::tick()));
+    if let Some(due) = due.filter(|_| !ctx.upstream_h2) {
+        ctx.expect_by(due);
+    }
+}
+
+/// The response is over. Over HTTP/1 that ends the request, too; Pingora waits for the rest of one over HTTP/2.
+pub fn response_over(ctx: &mut Context, pause: Duration) {
+    let over_h2 = ctx.wire.is_none();
+    if over_h2 && !ctx.body_over && !ctx.upstream_h2 && !ctx.parting {
+        ctx.part_by(clock::tick().after(pause));
     }
 }
 
@@ -137,8 +145,8 @@ pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// The head of a response is there.
-pub fn answered(response: &ResponseHeader, ctx: &mut Context) {
+/// The head of a response is there; its body may take its time, the rest of the request `pause` at most.
+pub fn answered(response: &ResponseHeader, ctx: &mut Context, pause: Duration) {
     let status = response.status;
     if is_interim(status) {
         return;
@@ -149,6 +157,10 @@ pub fn answered(response: &ResponseHeader, ctx: &mut Context) {
     ctx.head_arrived();
     ctx.upstream_status = Some(status.as_u16());
     ctx.upstream_duration = ctx.upstream_since.map(|since| since.elapsed());
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if empty || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        response_over(ctx, pause);
+    }
 }
 
 /// No connection came about: the endpoint is noted, so that the next attempt goes elsewhere if it can. What this process

@@ -10,7 +10,7 @@ use super::fields::Fields;
 use super::places::Place;
 use super::trace::Ids;
 use super::wire::Wire;
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::control::Snapshot;
 use crate::identity::Identity;
 use crate::identity::jwt::Token;
@@ -51,6 +51,10 @@ pub struct Context {
     /// Whether a kept connection turned out to be closed: the next attempt opens its own.
     pub stale: bool,
     pub reused: Option<bool>,
+    /// Whether something is due on the connection.
+    pub waiting: bool,
+    /// Whether the connection holds the places of this request.
+    pub parting: bool,
     /// Whether the request asks for an upgrade, and whether it is a stream by its own word.
     pub kind: crate::upstream::PeerUse,
     pub upstream_h2: bool,
@@ -96,6 +100,8 @@ impl Context {
             attempts: 0,
             stale: false,
             reused: None,
+            waiting: false,
+            parting: false,
             kind: crate::upstream::PeerUse::Request,
             upstream_h2: false,
             upstream_since: None,
@@ -124,10 +130,31 @@ impl Context {
         }
     }
 
-    /// Stops waiting for the head of a response.
-    pub fn head_arrived(&self) {
+    /// More of this request or its response is due on its connection by then.
+    pub fn expect_by(&mut self, due: Tick) {
         if let Some(connection) = &self.connection {
+            connection.expect_head_by(due);
+            self.waiting = true;
+        }
+    }
+
+    /// Nothing is due any more. Where nothing was, the connection may be another request's by now.
+    pub fn head_arrived(&mut self) {
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.waiting) {
             connection.head_arrived();
+            self.waiting = false;
+        }
+    }
+
+    /// The response is over, and the request is not: until when the rest may pause before its places are given back. The
+    /// client has what it wanted, and may never say more.
+    pub fn part_by(&mut self, due: Tick) {
+        let held = self.connection.clone().zip(self.lease.take());
+        if let Some((connection, lease)) = held {
+            self.last = Some(Arc::clone(lease.endpoint()));
+            connection.hold((lease, self.place.take()));
+            self.parting = true;
+            self.expect_by(due);
         }
     }
 }
@@ -136,5 +163,8 @@ impl Drop for Context {
     fn drop(&mut self) {
         // A request that ends in any way leaves no deadline behind on a connection that others will use.
         self.head_arrived();
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.parting) {
+            connection.release();
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -274,11 +275,11 @@ impl ProxyHttp for Gateway {
         phase::go_on(admit::count_body(gateway, body, end_of_stream, ctx))
     });
 
-    at_once!(upstream_response_filter(_gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
+    at_once!(upstream_response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         let fields = Fields::of(&response.headers, &[]);
         let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade);
         if sound.is_ok() {
-            choose::answered(response, ctx);
+            choose::answered(response, ctx, gateway.parts.limits.read_timeout);
             headers::strip_response(response, fields, session.as_ref().as_http1().is_some());
         }
         phase::go_on(sound)
@@ -287,6 +288,19 @@ impl ProxyHttp for Gateway {
     at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         phase::go_on(gateway.answer(session, response, ctx))
     });
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        _body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            choose::response_over(ctx, self.parts.limits.read_timeout);
+        }
+        Ok(None)
+    }
 
     fn fail_to_connect(
         &self,

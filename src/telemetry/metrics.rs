@@ -143,6 +143,11 @@ pub(super) fn access_log_dropped(lines: u64) {
     FAMILIES.access_log_dropped.add(lines);
 }
 
+/// Counts a lost line of the error log.
+pub(super) fn error_log_dropped() {
+    FAMILIES.error_log_dropped.inc();
+}
+
 /// A downstream connection: counted as open while it exists.
 #[derive(Debug)]
 pub struct DownstreamConnection(());
@@ -214,6 +219,7 @@ mod tests {
             "switchyard_downstream_protocol_errors_total counter",
             "switchyard_ejections_total counter",
             "switchyard_endpoint_healthy gauge",
+            "switchyard_error_log_dropped_total counter",
             "switchyard_identity_removed_total counter",
             "switchyard_jwks_failures_total counter",
             "switchyard_queue_rejected_total counter",

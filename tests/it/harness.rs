@@ -10,6 +10,7 @@ pub mod origin;
 
 pub use figures::long;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,11 @@ pub struct Proxy {
     reading: Option<thread::JoinHandle<()>>,
     /// Lines of its access log, as they come.
     pub access: Mutex<mpsc::Receiver<String>>,
+}
+
+/// The program under test: the one of this build, or another for long runs, such as a release build.
+pub fn program() -> OsString {
+    std::env::var_os("SWITCHYARD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_switchyard").into())
 }
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -78,7 +84,8 @@ impl Proxy {
 
     /// The same, run by another program, which becomes it.
     pub fn launch_under(by: &[&str], file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut words = by.iter().copied().chain([env!("CARGO_BIN_EXE_switchyard")]);
+        let program = program();
+        let mut words = by.iter().map(|word| OsString::from(*word)).chain([program]);
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words);
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {

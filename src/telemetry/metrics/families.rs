@@ -40,6 +40,7 @@ pub(super) struct Families {
     pub(super) store_connected: Gauge,
     pub(super) commit_to_live: Histogram,
     pub(super) access_log_dropped: Counter,
+    pub(super) error_log_dropped: Counter,
     pub(super) build_info: Series<Gauge>,
 }
 
@@ -73,6 +74,7 @@ impl Families {
             store_connected: gauges(to, &names::STORE_CONNECTED).with(&[]),
             commit_to_live: histograms(to, &names::COMMIT_TO_LIVE, || Histogram::new(names::COMMIT_BOUNDS)).with(&[]),
             access_log_dropped: counters(to, &names::ACCESS_LOG_DROPPED, Counter::single).with(&[]),
+            error_log_dropped: counters(to, &names::ERROR_LOG_DROPPED, Counter::single).with(&[]),
             build_info: gauges(to, &names::BUILD_INFO),
             registry,
         }

@@ -148,6 +148,12 @@ pub(super) const ACCESS_LOG_DROPPED: Family = family(
     &[],
     "Access-log lines lost because the log could not take them fast enough, or at all.",
 );
+/// Lost lines of the error log.
+pub(super) const ERROR_LOG_DROPPED: Family = family(
+    "switchyard_error_log_dropped_total",
+    &[],
+    "Lines of the error log lost because nobody took what was written to standard error.",
+);
 /// The program.
 pub(super) const BUILD_INFO: Family = family(
     "switchyard_build_info",
