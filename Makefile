@@ -10,7 +10,7 @@ help:
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
-	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
+	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
@@ -52,7 +52,7 @@ sticky: setup
 	$(LONG) -- sticky:: --test-threads 1 --nocapture
 
 upgrades: setup
-	$(LONG) -- handover:: --test-threads 1 --nocapture
+	$(LONG) -- upgrade_load:: drains:: handover:: --test-threads 1 --nocapture
 
 switching: setup
 	$(LONG) -- switching:: --test-threads 1 --nocapture

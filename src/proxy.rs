@@ -12,6 +12,7 @@ mod failure;
 mod gateway;
 mod guard;
 mod headers;
+mod leave;
 mod record;
 mod request;
 mod respond;

@@ -7,13 +7,17 @@ mod daemon;
 mod drain;
 mod handover;
 mod listen;
+mod panics;
 mod pid_file;
 mod signals;
 mod start;
 mod state;
+mod supervisor;
 mod takeover;
 mod tls;
+mod upgrade;
 
 pub use assemble::run;
-pub use daemon::{DaemonError, is_child as is_daemon, start as start_daemon};
+pub use daemon::{DaemonError, Stage, is_child, start as start_daemon};
 pub use start::{RunOptions, StartError};
+pub use upgrade::{Running, replace};

@@ -183,6 +183,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rustix",
             "rustls",
             "rustls_pki_types",
+            "sd_notify",
             "thiserror",
             "log",
         ],

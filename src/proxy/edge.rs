@@ -13,6 +13,7 @@ use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 
 use super::gateway::Gateway;
+use super::leave::{Leaving, unless_idle};
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
 use crate::telemetry::metrics::DownstreamConnection;
@@ -24,17 +25,19 @@ const REQUESTS_PER_CONNECTION: u32 = 100_000;
 pub struct Edge {
     http: Arc<Http>,
     limits: Limits,
+    leaving: Leaving,
 }
 
 impl Edge {
-    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge.
-    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits) -> Self {
+    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge; `leaving` tells when to close idle
+    /// connections.
+    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits, leaving: Leaving) -> Self {
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
         let http = Arc::new(Http { proxy, options });
-        Self { http, limits }
+        Self { http, limits, leaving }
     }
 }
 
@@ -43,7 +46,9 @@ impl ServerApp for Edge {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = DownstreamConnection::open();
         let watched = Box::new(Socket::new(stream, self.limits));
-        self.http.process_new(watched, shutdown).await
+        let wire = Arc::clone(watched.wire());
+        let serving = self.http.process_new(watched, shutdown);
+        unless_idle(serving, &wire, &self.leaving).await
     }
 
     async fn cleanup(&self) {

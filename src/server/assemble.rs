@@ -17,14 +17,16 @@ use pingora::services::listening::Service as Listening;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
-use super::daemon::Starter;
+use super::daemon::{self, Starter};
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
 use super::listen::{Entrance, Opened, Sockets};
+use super::panics;
 use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
 use super::start::{RunOptions, StartError};
 use super::state;
+use super::supervisor::Alive;
 use super::takeover::{PidPlace, Takeover};
 use super::tls::{Certificate, Renewal};
 use crate::admin;
@@ -53,12 +55,13 @@ const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
 /// # Errors
 /// When something that is needed cannot be had; nothing is served then.
 pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
-    let starter = if options.daemon {
+    let starter = if daemon::is_child() {
         Some(Arc::new(Starter::meet().map_err(StartError::Starter)?))
     } else {
         None
     };
-    let ended = serve(config, options, starter.clone(), announce);
+    let serves = panics::end_the_start(starter.clone());
+    let ended = serve(config, options, starter.clone(), serves, announce);
     if let (Some(starter), Err(e)) = (&starter, &ended) {
         starter.failed(&e.to_string());
     }
@@ -69,14 +72,13 @@ fn serve(
     config: Config,
     options: RunOptions,
     starter: Option<Arc<Starter>>,
+    serves: Arc<AtomicBool>,
     announce: &dyn Fn(&str, &str),
 ) -> Result<(), StartError> {
     // Held until the end: the file goes with the process.
     let pid_file = PidPlace::new(&config.server, options)?;
     metrics::set_build(env!("CARGO_PKG_VERSION"));
-    for warning in &config.warnings {
-        warn!(target: targets::CONFIG, "{warning}");
-    }
+    tell_warnings(&config);
     let draining = Arc::new(AtomicBool::new(false));
     let access_log = Arc::new(AccessLog::open(&config.access_log)?);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
@@ -93,14 +95,15 @@ fn serve(
     }
     let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
-    let (count, counted) = watch::channel(None);
+    let (count, services) = watch::channel(None);
     let takeover = Takeover {
         successor: Mutex::new(successor),
         drain: Drain::new(),
-        services: counted,
+        services,
         live: Arc::clone(&live),
         pid_file: Arc::clone(&pid_file),
         starter,
+        serves,
     };
     let mut entrance = entrance(&mut server, Armed(caught), &pools, takeover);
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
@@ -114,9 +117,11 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let follower = Follower::new(store, live);
-    let clerk = Clerk::new(controller, config.store.keep_history);
-    server.add_service(background_service("state", state::Following { follower, clerk }));
+    let following = state::Following {
+        follower: Follower::new(store, live),
+        clerk: Clerk::new(controller, config.store.keep_history),
+    };
+    server.add_service(background_service("state", following));
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -136,12 +141,19 @@ fn serve(
     Ok(())
 }
 
+fn tell_warnings(config: &Config) {
+    for warning in &config.warnings {
+        warn!(target: targets::CONFIG, "{warning}");
+    }
+}
+
 /// What listeners wait for: all is prepared, and a process that is replaced has been told.
 fn entrance(server: &mut Server, armed: Armed, pools: &Arc<Pools>, takeover: Takeover) -> Entrance {
     let prepared = [
         server.add_service(background_service("signals", armed)),
         server.add_service(background_service("upkeep", Upkeep::new(Arc::clone(pools)))),
     ];
+    server.add_service(background_service("watchdog", Alive));
     let drain = Arc::clone(&takeover.drain);
     let takeover = server.add_service(background_service("takeover", takeover));
     for needed in &prepared {
@@ -170,6 +182,9 @@ fn take_over(
         starter.waiting();
     }
     let (sockets, successor) = waiting.sockets()?;
+    if let Some(starter) = starter {
+        starter.has_sockets();
+    }
     Ok((Sockets::inherited(sockets), Some(successor)))
 }
 
@@ -295,7 +310,7 @@ fn listeners(
         if mine.is_empty() {
             continue;
         }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits);
+        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits, entrance.drain.leaving());
         let name = if h2c { "edge h2c" } else { "edge" };
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
         let mut sockets = Vec::new();

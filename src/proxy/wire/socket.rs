@@ -48,7 +48,8 @@ impl Socket {
         }
     }
 
-    pub(super) fn wire(&self) -> &Arc<Wire> {
+    /// What is known of its bytes.
+    pub fn wire(&self) -> &Arc<Wire> {
         &self.wire
     }
 
