@@ -15,7 +15,7 @@ help:
 	@echo "make faults       the long form: endpoints that fail under load, 100,000 requests over connections that are closed"
 	@echo "make surroundings the long form: logs that nobody reads for a minute, a clock that jumps"
 	@echo "make soak         half load with an upgrade each five minutes; MINUTES says how long (30)"
-	@echo "make upgrades     the long form: 20 upgrades in a row under load, no request lost"
+	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
@@ -85,7 +85,7 @@ faults: setup
 	$(LONG) -- faults:: --test-threads 1 --nocapture
 
 upgrades: setup
-	$(LONG) -- handover:: --test-threads 1 --nocapture
+	$(LONG) -- upgrade_load:: drains:: handover:: --test-threads 1 --nocapture
 
 switching: setup
 	$(LONG) -- switching:: --test-threads 1 --nocapture

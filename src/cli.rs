@@ -18,6 +18,7 @@ mod screen;
 mod segment;
 mod session;
 mod show;
+mod upgrade;
 mod user;
 
 use std::io::Write;
@@ -40,6 +41,7 @@ use session::Session;
 pub fn main() -> ExitCode {
     match Args::parse().command {
         Command::Serve(serve) => run(&serve),
+        Command::Upgrade(asked) => ended(upgrade::run(&asked)),
         Command::Check { config } => check(&config),
         Command::Schema => print_line(&pretty(&config::schema())),
         Command::Version => print_line(&format!("switchyard {}", env!("CARGO_PKG_VERSION"))),
@@ -96,7 +98,7 @@ fn run(serve: &Serve) -> ExitCode {
 
 /// Serves until the process ends.
 fn start(config: Config, options: RunOptions) -> ExitCode {
-    if options.daemon && !server::is_daemon() {
+    if options.daemon && !server::is_child() {
         return match server::start_daemon(&config.server, options.upgrade) {
             Ok(()) => ExitCode::SUCCESS,
             Err(e) => complain(&e.to_string(), e.code()),

@@ -13,6 +13,7 @@ pub mod fields;
 mod gateway;
 pub mod guard;
 mod headers;
+mod leave;
 mod phase;
 mod places;
 mod proxied;
@@ -24,7 +25,7 @@ mod trace;
 mod verify;
 pub mod wire;
 
-pub use edge::Edge;
+pub use edge::{Edge, EdgeParts};
 pub use gateway::{Gateway, GatewayParts};
 pub use places::Connections;
 pub use proxied::Relays;

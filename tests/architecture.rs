@@ -196,6 +196,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rustix",
             "rustls",
             "rustls_pki_types",
+            "sd_notify",
             "thiserror",
             "log",
             "ureq",

@@ -43,6 +43,8 @@ pub enum Command {
     Status(Reach),
     /// Follow changes and health as they happen, one line an event
     Events(Events),
+    /// Replace the running program: a successor takes over once it serves, or the old one serves on
+    Upgrade(Upgrade),
     /// Validate a configuration file: exit 0 or 2
     Check {
         /// The file
@@ -68,6 +70,23 @@ pub struct Events {
     /// Also the figures of each second: requests, errors and latency of each release
     #[arg(long)]
     pub figures: bool,
+}
+
+/// `switchyard upgrade`
+#[derive(Debug, clap::Args)]
+pub struct Upgrade {
+    /// The configuration file of the successor
+    #[arg(short, long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// The process to replace; by default the one of server.pid_file, or the one that answers at admin.address
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// A file with a token for admin.address; without it the variable SWITCHYARD_TOKEN is one
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How the result is printed
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
 }
 
 #[derive(Debug, clap::Args)]

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use thiserror::Error;
 
 use crate::admin::wire::Problem;
+use crate::server::DaemonError;
 
 /// The exit codes beside 0.
 pub const FAILED: u8 = 1;
@@ -36,6 +37,9 @@ pub enum Failure {
     /// The change is durable, but not yet live everywhere.
     #[error("{0}")]
     NotLive(String),
+    /// No successor came to serve; this process does.
+    #[error("{1}\nprocess {0} serves on")]
+    NotReplaced(u32, DaemonError),
     /// It could not be printed.
     #[error("the output cannot be written: {0}")]
     Output(#[from] std::io::Error),
@@ -49,6 +53,7 @@ impl Failure {
             Self::Conflict(_) => CONFLICT,
             Self::NotLive(_) => NOT_LIVE,
             Self::Refused(problem) => refused(problem),
+            Self::NotReplaced(_, cause) => cause.code(),
             Self::Unanswered(_) | Self::Declined | Self::Output(_) => FAILED,
         }
     }

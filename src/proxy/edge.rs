@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::gateway::Gateway;
+use super::leave::{Leaving, unless_idle};
 use super::places::{Connections, Crowded, Places};
 use super::proxied::Relays;
 use super::settings::Limits;
@@ -41,18 +42,36 @@ pub struct Edge {
     relays: Option<Arc<Relays>>,
     connections: Arc<Connections>,
     farewells: Arc<Places>,
+    leaving: Leaving,
+}
+
+/// What an [`Edge`] is made of.
+pub struct EdgeParts {
+    /// Serves requests.
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    /// Accept HTTP/2 in clear text by prior knowledge.
+    pub h2c: bool,
+    /// Bounds on downstream.
+    pub limits: Limits,
+    /// Places for connections, of all edges.
+    pub connections: Arc<Connections>,
+    /// Only these may connect, where there are any.
+    pub relays: Option<Arc<Relays>>,
+    /// Tells when to close idle connections.
+    pub leaving: Leaving,
 }
 
 impl Edge {
-    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge; only `relays` may connect, where there
-    /// are any.
-    pub fn new(
-        proxy: Arc<HttpProxy<Gateway>>,
-        h2c: bool,
-        limits: Limits,
-        connections: Arc<Connections>,
-        relays: Option<Arc<Relays>>,
-    ) -> Self {
+    /// Puts the parts together.
+    pub fn new(parts: EdgeParts) -> Self {
+        let EdgeParts {
+            proxy,
+            h2c,
+            limits,
+            connections,
+            relays,
+            leaving,
+        } = parts;
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
         // Pingora counts how often a connection is used again.
@@ -69,6 +88,7 @@ impl Edge {
             relays,
             connections,
             farewells: Places::new(FAREWELLS_MAX),
+            leaving,
         }
     }
 
@@ -134,11 +154,14 @@ impl ServerApp for Edge {
             go.send_replace(true);
             std::future::pending::<()>().await;
         };
-        tokio::select! {
-            biased;
-            stream = self.http.process_new(watched, &going) => stream,
-            () = told => None,
-        }
+        let serving = async {
+            tokio::select! {
+                biased;
+                stream = self.http.process_new(watched, &going) => stream,
+                () = told => None,
+            }
+        };
+        unless_idle(serving, &wire, &self.leaving).await
     }
 
     async fn cleanup(&self) {

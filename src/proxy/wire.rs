@@ -233,6 +233,12 @@ impl Wire {
         state.ahead = Vec::new();
     }
 
+    /// Whether no request is there, nor the first byte of one. HTTP/2 has a goodbye of its own.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        matches!(state.phase, Phase::Head { since: None }) && state.ahead.is_empty() && !state.h2
+    }
+
     /// Why reading was ended, if it was.
     pub fn fault(&self) -> Option<Fault> {
         self.state.lock().fault

@@ -17,16 +17,18 @@ use pingora::services::listening::Service as Listening;
 use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
-use super::daemon::Starter;
+use super::daemon::{self, Starter};
 use super::descriptors;
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
 use super::keys::KeyFeeds;
 use super::listen::{Entrance, Opened, Sockets};
+use super::panics;
 use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
 use super::start::{RunOptions, StartError};
 use super::state;
+use super::supervisor::Alive;
 use super::takeover::{PidPlace, Takeover};
 use super::tls::{Certificate, Renewal};
 use crate::admin;
@@ -34,7 +36,7 @@ use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
 use crate::proxy::settings::RouteTarget;
-use crate::proxy::{Connections, Edge, Gateway, GatewayParts, Relays, Routes, Target};
+use crate::proxy::{Connections, Edge, EdgeParts, Gateway, GatewayParts, Relays, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
@@ -55,13 +57,14 @@ const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
 /// # Errors
 /// When something that is needed cannot be had; nothing is served then.
 pub fn run(mut config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
-    let starter = if options.daemon {
+    let starter = if daemon::is_child() {
         Some(Arc::new(Starter::meet().map_err(StartError::Starter)?))
     } else {
         None
     };
     descriptors::fit(&mut config);
-    let ended = serve(config, options, starter.clone(), announce);
+    let serves = panics::end_the_start(starter.clone());
+    let ended = serve(config, options, starter.clone(), serves, announce);
     if let (Some(starter), Err(e)) = (&starter, &ended) {
         starter.failed(&e.to_string());
     }
@@ -72,6 +75,7 @@ fn serve(
     config: Config,
     options: RunOptions,
     starter: Option<Arc<Starter>>,
+    serves: Arc<AtomicBool>,
     announce: &dyn Fn(&str, &str),
 ) -> Result<(), StartError> {
     // Held until the end: the file goes with the process.
@@ -95,14 +99,15 @@ fn serve(
     }
     let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
-    let (count, counted) = watch::channel(None);
+    let (count, services) = watch::channel(None);
     let takeover = Takeover {
         successor: Mutex::new(successor),
         drain: Drain::new(),
-        services: counted,
+        services,
         live: Arc::clone(&live),
         pid_file: Arc::clone(&pid_file),
         starter,
+        serves,
     };
     let mut entrance = entrance(&mut server, Armed(caught), &pools, takeover);
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
@@ -116,10 +121,8 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let follower = Follower::new(store, live);
     let clerk = Clerk::new(controller, config.store.keep_history);
-    server.add_service(background_service("state", state::Following { follower, clerk }));
-    keys.follow(&mut server);
+    follow(&mut server, Follower::new(store, live), clerk, keys);
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -139,6 +142,12 @@ fn serve(
     Ok(())
 }
 
+/// What goes on in the background: changes are followed, history is kept short, keys are fetched.
+fn follow(server: &mut Server, follower: Follower, clerk: Clerk, keys: KeyFeeds) {
+    server.add_service(background_service("state", state::Following { follower, clerk }));
+    keys.follow(server);
+}
+
 fn introduce(config: &Config) {
     metrics::set_build(env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
@@ -152,6 +161,7 @@ fn entrance(server: &mut Server, armed: Armed, pools: &Arc<Pools>, takeover: Tak
         server.add_service(background_service("signals", armed)),
         server.add_service(background_service("upkeep", Upkeep::new(Arc::clone(pools)))),
     ];
+    server.add_service(background_service("watchdog", Alive));
     let drain = Arc::clone(&takeover.drain);
     let takeover = server.add_service(background_service("takeover", takeover));
     for needed in &prepared {
@@ -180,6 +190,9 @@ fn take_over(
         starter.waiting();
     }
     let (sockets, successor) = waiting.sockets()?;
+    if let Some(starter) = starter {
+        starter.has_sockets();
+    }
     Ok((Sockets::inherited(sockets), Some(successor)))
 }
 
@@ -324,13 +337,14 @@ fn listeners(
         let ListenerSettings { h2c, relays, .. } = mine[0];
         let patience = config.limits.header_timeout;
         let relays = relays.clone().map(|peers| Arc::new(Relays::new(peers, patience)));
-        let edge = Edge::new(
-            Arc::clone(proxy),
-            *h2c,
-            config.limits,
-            Arc::clone(&connections),
-            relays.clone(),
-        );
+        let edge = Edge::new(EdgeParts {
+            proxy: Arc::clone(proxy),
+            h2c: *h2c,
+            limits: config.limits,
+            connections: Arc::clone(&connections),
+            relays: relays.clone(),
+            leaving: entrance.drain.leaving(),
+        });
         let name = if *h2c { "edge h2c" } else { "edge" };
         let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
         if let Some(relays) = relays {

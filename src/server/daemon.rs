@@ -1,5 +1,6 @@
-//! `serve -d`. A process with threads cannot fork, so it starts the same program again, in a session of its own, and
-//! waits until that one says that it serves. The two speak over a socket that is the child's standard input until then.
+//! `serve -d` and `upgrade`. A process with threads cannot fork, so it starts the same program again, in a session of
+//! its own, and waits until that one says that it serves. The two speak over a socket that is the child's standard
+//! input until then.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -21,6 +22,8 @@ use crate::telemetry::targets;
 const CHILD_VARIABLE: &str = "SWITCHYARD_DAEMON_CHILD";
 /// How long the child may be silent: it loads the state, or waits for the hand-over.
 const SILENT_MAX: Duration = Duration::from_secs(180);
+/// How long a running process may take to hand its sockets over: it has nothing to prepare for that.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why there is no daemon.
 #[derive(Debug, Error)]
@@ -34,11 +37,26 @@ pub enum DaemonError {
         code: u8,
     },
     /// It does not.
-    #[error("the daemon ended before it was ready: {0}")]
+    #[error("the new process ended before it served: {0}: its log says why")]
     Ended(String),
     /// It is stuck.
-    #[error("the daemon is not ready and says nothing for {SILENT_MAX:?}: it is ended")]
+    #[error("the new process is not ready and says nothing for {SILENT_MAX:?}: it is ended")]
     Silent,
+    /// The running process did not hand over.
+    #[error(
+        "process {0} was told QUIT and hands nothing over for {HAND_OVER_WITHIN:?}: its log says why; \
+         does it run with another server.upgrade_sock?"
+    )]
+    NotHanded(u32),
+    /// There is no such process, or it is somebody else's.
+    #[error("process {0} cannot be told to hand over: {1}")]
+    Gone(u32, io::Error),
+    /// A container ends with its first process.
+    #[error("process 1 is the container's, which ends with it: start a new container, then end this one with TERM")]
+    Container,
+    /// It is not this program's to replace it.
+    #[error("process {0} is run by systemd: replace it with systemctl reload")]
+    Supervised(u32),
     /// There is nobody to take over from.
     #[error(transparent)]
     Replaced(#[from] PidFileError),
@@ -54,7 +72,7 @@ pub enum DaemonError {
     #[error("server.user and server.group: only root can change to them: leave them out, or start as root")]
     NotRoot,
     /// The machine does not let it.
-    #[error("the daemon cannot be started: {0}")]
+    #[error("it cannot be started: {0}")]
     Io(#[from] io::Error),
 }
 
@@ -64,7 +82,16 @@ impl DaemonError {
     pub fn code(&self) -> u8 {
         match self {
             Self::Failed { code, .. } => *code,
-            Self::Ended(_) | Self::Silent | Self::Replaced(_) | Self::Unknown { .. } | Self::NotRoot | Self::Io(_) => 1,
+            Self::Ended(_)
+            | Self::Silent
+            | Self::NotHanded(_)
+            | Self::Gone(..)
+            | Self::Container
+            | Self::Supervised(_)
+            | Self::Replaced(_)
+            | Self::Unknown { .. }
+            | Self::NotRoot
+            | Self::Io(_) => 1,
         }
     }
 }
@@ -75,17 +102,52 @@ pub fn is_child() -> bool {
     std::env::var_os(CHILD_VARIABLE).is_some()
 }
 
-/// Starts the program again in the background. Returns when it serves; with `upgrade`, when it has taken over from the
-/// process that the pid file names.
+/// Starts the program again in the background, with the arguments of this process. Returns when it serves; with
+/// `upgrade`, when it has taken over from the process that the pid file names.
 ///
 /// # Errors
 /// When it does not come to serve; nothing is left running then.
 pub fn start(settings: &ServerSettings, upgrade: bool) -> Result<(), DaemonError> {
     let replaced = upgrade.then(|| pid_file::running(&settings.pid_file)).transpose()?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(std::env::args_os().skip(1));
+    as_daemon(&mut command, settings)?;
+    launch(command, replaced, &mut |_| {})
+}
+
+/// What a process that was started comes to, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// It runs, under this id.
+    Started(u32),
+    /// It is prepared as far as it can be without the sockets.
+    Waits,
+    /// It has the sockets.
+    HasSockets,
+    /// It accepts, by the state of this revision.
+    Accepts(u64),
+}
+
+/// Starts a program that serves, and waits until it does; tells `replaced` to hand over to it when it can.
+///
+/// # Errors
+/// When it does not come to serve; nothing is left running then, but the process that was to be replaced.
+pub(super) fn launch(
+    mut command: Command,
+    replaced: Option<u32>,
+    tell: &mut dyn FnMut(Stage),
+) -> Result<(), DaemonError> {
     let (ours, its) = UnixStream::pair()?;
-    ours.set_read_timeout(Some(SILENT_MAX))?;
-    let mut child = command(settings, its)?.spawn()?;
-    let told = listen(&ours, replaced);
+    command
+        .env(CHILD_VARIABLE, "1")
+        // Names this process; the watchdog is the child's.
+        .env_remove("WATCHDOG_PID")
+        .stdin(Stdio::from(OwnedFd::from(its)));
+    let mut child = command.spawn()?;
+    // It holds the other end, too, and this side is to see when the child ends.
+    drop(command);
+    tell(Stage::Started(child.id()));
+    let told = listen(&ours, replaced, tell);
     if told.is_err() {
         // It may have ended already, which is as good.
         drop(child.kill());
@@ -103,28 +165,47 @@ enum Told {
     Nothing,
 }
 
-fn listen(ours: &UnixStream, replaced: Option<u32>) -> Result<Told, DaemonError> {
+fn listen(ours: &UnixStream, replaced: Option<u32>, tell: &mut dyn FnMut(Stage)) -> Result<Told, DaemonError> {
     let mut lines = BufReader::new(ours);
+    let mut patience = (SILENT_MAX, DaemonError::Silent);
     loop {
+        ours.set_read_timeout(Some(patience.0))?;
         let mut line = String::new();
-        lines.read_line(&mut line).map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => DaemonError::Silent,
-            _other => DaemonError::Io(e),
-        })?;
+        match lines.read_line(&mut line) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(patience.1),
+            Err(e) => return Err(DaemonError::Io(e)),
+        }
+        patience = (SILENT_MAX, DaemonError::Silent);
         match (
-            line.trim_end(),
-            replaced.and_then(|pid| Pid::from_raw(pid.cast_signed())),
+            line.trim_end().split_once(' ').unwrap_or((line.trim_end(), "")),
+            replaced,
         ) {
-            ("ready", _) => return Ok(Told::Ready),
-            ("waiting", Some(pid)) => rustix::process::kill_process(pid, Signal::QUIT).map_err(io::Error::from)?,
-            ("failed", _) => {
+            (("ready", revision), _) => {
+                tell(Stage::Accepts(revision.parse().unwrap_or_default()));
+                return Ok(Told::Ready);
+            }
+            (("waiting", _), Some(pid)) => {
+                tell(Stage::Waits);
+                ask_for_sockets(pid)?;
+                patience = (HAND_OVER_WITHIN, DaemonError::NotHanded(pid));
+            }
+            (("sockets", _), Some(_)) => tell(Stage::HasSockets),
+            (("failed", _), _) => {
                 let mut text = String::new();
                 lines.read_to_string(&mut text)?;
                 return Ok(Told::Failed(text));
             }
-            (_, _) => return Ok(Told::Nothing),
+            _ => return Ok(Told::Nothing),
         }
     }
+}
+
+fn ask_for_sockets(pid: u32) -> Result<(), DaemonError> {
+    let Some(process) = Pid::from_raw(pid.cast_signed()) else {
+        return Err(DaemonError::Gone(pid, io::ErrorKind::InvalidInput.into()));
+    };
+    rustix::process::kill_process(process, Signal::QUIT).map_err(|e| DaemonError::Gone(pid, e.into()))
 }
 
 fn failed(child: &mut Child, text: String) -> Result<(), DaemonError> {
@@ -135,22 +216,17 @@ fn failed(child: &mut Child, text: String) -> Result<(), DaemonError> {
     })
 }
 
-/// This program with these arguments. Without `server.error_log` it writes where this process does.
-fn command(settings: &ServerSettings, its: UnixStream) -> Result<Command, DaemonError> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command
-        .args(std::env::args_os().skip(1))
-        .env(CHILD_VARIABLE, "1")
-        .stdin(Stdio::from(OwnedFd::from(its)));
+/// Gives the program the output and the user of a daemon. Without `server.error_log` it writes where this process does.
+pub(super) fn as_daemon(command: &mut Command, settings: &ServerSettings) -> Result<(), DaemonError> {
     if let Some(path) = &settings.error_log {
         let file = OpenOptions::new().create(true).append(true).open(path);
         let file = file.map_err(|e| io::Error::new(e.kind(), format!("server.error_log: {}: {e}", path.display())))?;
         command.stdout(file.try_clone()?).stderr(file);
     }
     if settings.user.is_some() || settings.group.is_some() {
-        change_user(&mut command, settings)?;
+        change_user(command, settings)?;
     }
-    Ok(command)
+    Ok(())
 }
 
 fn change_user(command: &mut Command, settings: &ServerSettings) -> Result<(), DaemonError> {
@@ -191,9 +267,14 @@ impl Starter {
         self.say("waiting\n");
     }
 
-    /// It serves. From now on nobody listens, and standard input is empty.
-    pub fn ready(&self) {
-        self.say("ready\n");
+    /// They are here.
+    pub fn has_sockets(&self) {
+        self.say("sockets\n");
+    }
+
+    /// It serves, by the state of `revision`. From now on nobody listens, and standard input is empty.
+    pub fn ready(&self, revision: u64) {
+        self.say(&format!("ready {revision}\n"));
         let emptied = File::open("/dev/null").and_then(|null| Ok(rustix::stdio::dup2_stdin(null)?));
         if let Err(e) = emptied {
             warn!(target: targets::SERVER, "standard input stays open: {e}");

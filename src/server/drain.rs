@@ -24,7 +24,7 @@ pub struct Drain {
     connections: Count,
     accepting: watch::Sender<usize>,
     sockets: Mutex<Vec<Opened>>,
-    linger: Mutex<Duration>,
+    leaving: watch::Sender<Option<Duration>>,
 }
 
 impl Drain {
@@ -35,15 +35,16 @@ impl Drain {
             connections: Count::default(),
             accepting: watch::Sender::new(0),
             sockets: Mutex::new(Vec::new()),
-            linger: Mutex::new(Duration::ZERO),
+            leaving: watch::Sender::new(None),
         })
     }
 
-    /// Closes every listener. Open connections finish what they are at, and may begin one more request within `linger`.
+    /// Closes every listener. Open connections finish what they are at, and may begin one more request within `linger`,
+    /// in which idle ones are closed one after the other.
     /// Pingora drops a connection whose head is not there yet when it is told to clean up, so this is also what saves the
     /// connections that were accepted just before.
     pub fn close(&self, linger: Duration) {
-        *self.linger.lock() = linger;
+        self.leaving.send_replace(Some(linger));
         self.sockets.lock().clear();
         self.closing.send_replace(true);
     }
@@ -51,6 +52,11 @@ impl Drain {
     /// Turns true when listeners are to close.
     pub fn closing(&self) -> ShutdownWatch {
         self.closing.subscribe()
+    }
+
+    /// Over how long idle connections are closed, once listeners are.
+    pub fn leaving(&self) -> watch::Receiver<Option<Duration>> {
+        self.leaving.subscribe()
     }
 
     /// Open connections.
@@ -166,7 +172,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
             tokio::time::sleep(SETTLE).await;
             self.drain.connections.none().await;
         };
-        let linger = *self.drain.linger.lock();
+        let linger = self.drain.leaving.borrow().unwrap_or_default();
         // Either way the rest is told to end now.
         drop(tokio::time::timeout(linger, quiet).await);
         self.inner.cleanup().await;

@@ -15,15 +15,15 @@ use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::drain::Drain;
-use super::handover;
+use super::{handover, supervisor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
 
 /// How long an open connection may begin one more request after TERM.
 const LINGER: Duration = Duration::from_secs(1);
-/// The same after a hand-over, where nothing hurries: a client that keeps its connection is told to leave by the answer
-/// to its next request, and one that has none for so long is closed.
-const LINGER_HANDED_OVER: Duration = Duration::from_secs(10);
+/// The same after a hand-over, where nothing hurries, as a part of the drain: a client that keeps its connection is told
+/// to leave by the answer to its next request, and those that have none are closed one after the other.
+const LINGER_HANDED_OVER: f64 = 0.9;
 
 /// Waits for the signal that ends the process, and drains before Pingora hears of it.
 pub struct Signals {
@@ -113,7 +113,10 @@ impl ShutdownSignalWatch for Signals {
                         told = self.impatience(&mut streams, "a hand-over is under way") => Outcome::Told(told),
                     };
                     match outcome {
-                        Outcome::Handed => return self.leave(Duration::ZERO, LINGER_HANDED_OVER, &mut streams).await,
+                        Outcome::Handed => {
+                            let linger = self.drain_max.mul_f64(LINGER_HANDED_OVER);
+                            return self.leave(Duration::ZERO, linger, &mut streams).await;
+                        }
                         Outcome::Told(Impatience::Terminate) => return self.terminate(&mut streams).await,
                         Outcome::Told(Impatience::Interrupt) => return ShutdownSignal::FastShutdown,
                         Outcome::Refused => {}
@@ -133,6 +136,7 @@ impl Signals {
         // At once, so that whoever spreads the traffic looks elsewhere while listeners are still open.
         self.draining.store(true, Ordering::Relaxed);
         info!(target: targets::SERVER, "TERM: not ready from now on, draining");
+        supervisor::stops().await;
         self.leave(self.drain_delay, LINGER, streams).await
     }
 
@@ -179,7 +183,7 @@ impl Signals {
         if !self.successor_waits() {
             warn!(
                 target: targets::SERVER,
-                "QUIT refused: no successor waits at {path}; start one with serve -u first, serving goes on"
+                "QUIT refused: no successor waits at {path}; switchyard upgrade starts one, serving goes on"
             );
             return false;
         }
@@ -225,7 +229,7 @@ impl Signals {
 fn refuse_hang_up() {
     warn!(
         target: targets::SERVER,
-        "HUP refused: the configuration is read at start only; start a successor with the new file"
+        "HUP refused: the configuration is read at start only; replace it with switchyard upgrade"
     );
 }
 

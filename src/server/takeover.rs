@@ -2,6 +2,7 @@
 //! is replaced, and the one that started the daemon.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use log::{error, info, warn};
@@ -17,6 +18,7 @@ use super::handover::Successor;
 use super::pid_file::{PidFile, PidFileError};
 use super::settings::ServerSettings;
 use super::start::RunOptions;
+use super::supervisor;
 use crate::control::Live;
 use crate::telemetry::targets;
 
@@ -32,8 +34,10 @@ pub struct Takeover {
     pub services: watch::Receiver<Option<usize>>,
     pub live: Arc<Live>,
     pub pid_file: Arc<PidPlace>,
-    /// Who started the daemon.
+    /// Who started this process, and waits.
     pub starter: Option<Arc<Starter>>,
+    /// Turns true once this process accepts.
+    pub serves: Arc<AtomicBool>,
 }
 
 #[async_trait]
@@ -57,7 +61,7 @@ impl BackgroundService for Takeover {
             return;
         };
         self.drain.accepting(count.unwrap_or_default()).await;
-        self.tell(successor);
+        self.tell(successor).await;
     }
 }
 
@@ -72,18 +76,22 @@ impl Takeover {
     }
 
     /// This process accepts.
-    fn tell(&self, successor: Option<Successor>) {
+    async fn tell(&self, successor: Option<Successor>) {
+        self.serves.store(true, Ordering::Release);
+        let revision = self.live.pin().revision().0;
+        // Before the old process hears of it, and ends: a service whose main process has ended is over.
+        supervisor::serves().await;
         if let Err(e) = self.pid_file.replace() {
             error!(target: targets::SERVER, "{e}: it names the process that was replaced");
         }
         if let Some(successor) = successor {
-            match successor.accepting(self.live.pin().revision().0) {
+            match successor.accepting(revision) {
                 Ok(()) => info!(target: targets::SERVER, "the sockets are taken over"),
                 Err(e) => warn!(target: targets::SERVER, "the process that was replaced is gone: {e}"),
             }
         }
         if let Some(starter) = &self.starter {
-            starter.ready();
+            starter.ready(revision);
         }
     }
 }
