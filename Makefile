@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-switching pgo install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -19,7 +19,6 @@ help:
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
-	@echo "make pgo          a build by what the compiler learns from a run under load: takes a quarter of an hour"
 	@echo "make install      the program into ~/.cargo/bin"
 
 setup:
@@ -105,6 +104,3 @@ bench-peers: setup
 bench-switching: setup
 	cargo build --release
 	python3 benches/switching/run.py
-
-pgo: setup
-	./scripts/pgo
