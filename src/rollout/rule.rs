@@ -40,6 +40,9 @@ enum Test {
     Net(IpNet),
 }
 
+/// So many digits fit 64 bits whatever they are; a longer number is left to the full grammar.
+const DIGITS_MAX: u32 = 19;
+
 /// What is wrong with a rule: the key below `when`, empty for the rule as a whole, and why.
 pub type RuleProblem = (&'static str, String);
 
@@ -229,22 +232,25 @@ fn version(value: &[u8]) -> Option<Version> {
 /// One to three numbers, without zeros before them in a full version (Semantic Versioning 2.0.0, 2).
 fn plain_version(text: &[u8]) -> Option<Version> {
     let mut numbers = [0_u64; 3];
-    let mut parts = 0;
-    let mut zeros = false;
-    for part in text.split(|b| *b == b'.') {
-        let number = numbers.get_mut(parts)?;
-        if part.is_empty() {
-            return None;
+    let (mut part, mut digits, mut zeros) = (0, 0, false);
+    for byte in text {
+        match byte {
+            b'0'..=b'9' if digits < DIGITS_MAX => {
+                let number = numbers.get_mut(part)?;
+                zeros |= digits > 0 && *number == 0;
+                *number = *number * 10 + u64::from(byte - b'0');
+                digits += 1;
+            }
+            b'.' if digits > 0 => {
+                part += 1;
+                digits = 0;
+            }
+            _ => return None,
         }
-        zeros |= part.len() > 1 && part[0] == b'0';
-        for digit in part {
-            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
-            *number = number.checked_mul(10)?.checked_add(digit)?;
-        }
-        parts += 1;
     }
     let [major, minor, patch] = numbers;
-    (parts < 3 || !zeros).then(|| Version::new(major, minor, patch))
+    let whole = digits > 0 && (part < 2 || !zeros);
+    whole.then(|| Version::new(major, minor, patch))
 }
 
 #[cfg(test)]
