@@ -1,11 +1,13 @@
 //! Who asks: from a request's header fields, cookies and query to a user id, a visitor, or nobody. Pure. JWT joins
 //! with an issue of its own, as one more [`Source`].
 
+mod certificate;
 mod id;
 mod reader;
 mod settings;
 mod visitor;
 
+pub use certificate::{CertificateName, ClientCertificate};
 pub use id::{IdError, UserId};
 pub use reader::{Reader, Refusal};
 pub use settings::{Anonymous, Normalise, Secret, Settings, Source};
@@ -39,6 +41,8 @@ pub enum SourceKind {
     Cookie,
     /// A query parameter.
     Query,
+    /// A client's certificate.
+    ClientCertificate,
     /// Our own cookie for those who are not known.
     Anonymous,
     /// Nowhere.
@@ -83,6 +87,7 @@ impl SourceKind {
             Self::Header => "header",
             Self::Cookie => "cookie",
             Self::Query => "query",
+            Self::ClientCertificate => "client_certificate",
             Self::Anonymous => "anonymous",
             Self::None => "none",
         }
@@ -95,6 +100,7 @@ impl SourceKind {
             Self::Header => 0,
             Self::Cookie => 1,
             Self::Query => 2,
+            Self::ClientCertificate => 6,
             Self::Anonymous => 4,
             Self::None => 5,
         }
@@ -112,6 +118,7 @@ mod tests {
             SourceKind::Header,
             SourceKind::Cookie,
             SourceKind::Query,
+            SourceKind::ClientCertificate,
             SourceKind::Anonymous,
             SourceKind::None,
         ] {

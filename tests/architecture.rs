@@ -185,6 +185,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rustls_pki_types",
             "sd_notify",
             "thiserror",
+            "x509_parser",
             "log",
         ],
     ),

@@ -1,5 +1,6 @@
 //! From what people write to what code uses: checks everything, fills in every default, collects every problem.
 
+mod listener;
 mod pool;
 mod route;
 
@@ -15,11 +16,11 @@ use super::places::Places;
 use super::problem::Problem;
 use super::value::Span;
 use super::written as w;
-use crate::admin::settings::AdminSettings;
+use crate::admin::{self, settings::AdminSettings};
 use crate::identity::{self, Anonymous, Secret, Source};
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
-use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
+use crate::server::settings::{ListenerSettings, ServerSettings};
 use crate::store::settings::{StorePlace, StoreSettings};
 use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::PoolSettings;
@@ -40,6 +41,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
     let listeners = work.listeners(file.listeners);
     let admin = work.admin(file.admin);
     let identity = work.identity(file.identity);
+    work.certificates_are_asked_for(&identity, &listeners);
     let pools = pool::pools(&mut work, file.pools);
     let rollouts = work.rollouts(file.rollouts, &pools);
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
@@ -79,8 +81,10 @@ impl Building<'_> {
         value.map_err(|e| self.note(key, e.to_string())).ok()
     }
 
-    pub(super) fn file(&mut self, key: &str, path: &Path) {
-        if !path.is_file() {
+    /// Whether there is such a file.
+    pub(super) fn file(&mut self, key: &str, path: &Path) -> bool {
+        let there = path.is_file();
+        if !there {
             self.note(
                 key,
                 format!(
@@ -89,6 +93,7 @@ impl Building<'_> {
                 ),
             );
         }
+        there
     }
 
     /// A wait of no time would fail always, or never rest.
@@ -122,10 +127,7 @@ impl Building<'_> {
                     "goes with clear text only: a TLS listener speaks HTTP/2 by ALPN; remove h2c",
                 );
             }
-            if let Some(tls) = &listener.tls {
-                self.file(&format!("{key}.tls.certificate"), &tls.certificate);
-                self.file(&format!("{key}.tls.key"), &tls.key);
-            }
+            let tls = listener.tls.map(|tls| listener::tls(self, &format!("{key}.tls"), tls));
             let Some(address) = self.address(&format!("{key}.address"), &listener.address) else {
                 continue;
             };
@@ -137,10 +139,7 @@ impl Building<'_> {
             }
             listeners.push(ListenerSettings {
                 address,
-                tls: listener.tls.map(|tls| TlsFiles {
-                    certificate: tls.certificate,
-                    key: tls.key,
-                }),
+                tls,
                 h2c: listener.h2c,
             });
         }
@@ -154,7 +153,7 @@ impl Building<'_> {
         };
         let address = self.address("admin.address", &settings.address)?;
         match &settings.tokens_file {
-            Some(file) => self.file("admin.tokens_file", file),
+            Some(file) => self.tokens(file),
             None if address.ip().is_loopback() => {}
             None => self.note(
                 "admin.address",
@@ -168,6 +167,25 @@ impl Building<'_> {
             address,
             tokens_file: settings.tokens_file,
         })
+    }
+
+    fn tokens(&mut self, file: &Path) {
+        const KEY: &str = "admin.tokens_file";
+        if self.file(KEY, file) {
+            // The server reads it again, and goes on reading it.
+            drop(self.take(KEY, admin::Tokens::open(file)));
+        }
+    }
+
+    fn certificates_are_asked_for(&mut self, identity: &identity::Settings, listeners: &[ListenerSettings]) {
+        let known = |source: &Source| matches!(source, Source::ClientCertificate(_));
+        let asks = |listener: &ListenerSettings| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
+        if identity.sources.iter().any(known) && !listeners.iter().any(asks) {
+            self.warn(
+                "identity.sources",
+                "no listener asks for client certificates: write client_auth below its tls",
+            );
+        }
     }
 
     fn store(&mut self, written: w::Store) -> StoreSettings {
@@ -215,18 +233,24 @@ impl Building<'_> {
 
     fn source(&mut self, n: usize, written: &w::Source) -> Option<Source> {
         let key = format!("identity.sources[{n}]");
-        match (&written.header, &written.cookie, &written.query) {
-            (Some(name), None, None) => {
+        match (
+            &written.header,
+            &written.cookie,
+            &written.query,
+            &written.client_certificate,
+        ) {
+            (Some(name), None, None, None) => {
                 let name = HeaderName::from_bytes(name.as_bytes())
                     .map_err(|_| format!("{name:?} is no header field name: write one such as X-User-Id"));
                 self.take(&format!("{key}.header"), name).map(Source::Header)
             }
-            (None, Some(name), None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
-            (None, None, Some(name)) => self.named(&format!("{key}.query"), name).map(Source::Query),
+            (None, Some(name), None, None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
+            (None, None, Some(name), None) => self.named(&format!("{key}.query"), name).map(Source::Query),
+            (None, None, None, Some(which)) => Some(Source::ClientCertificate((*which).into())),
             _ => {
                 self.note(
                     &key,
-                    "names not exactly one place: write one of header, cookie and query",
+                    "names not exactly one place: write one of header, cookie, query and client_certificate",
                 );
                 None
             }

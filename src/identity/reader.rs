@@ -7,6 +7,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 use thiserror::Error;
 
+use super::certificate::ClientCertificate;
 use super::id::{IdError, UserId};
 use super::settings::{Anonymous, Normalise, Settings, Source};
 use super::visitor::{Minted, VisitorCookie};
@@ -50,7 +51,7 @@ impl Reader {
     pub fn new(settings: Settings) -> Self {
         let header = |source: &Source| match source {
             Source::Header(name) => Some(name.clone()),
-            Source::Cookie(_) | Source::Query(_) => None,
+            Source::Cookie(_) | Source::Query(_) | Source::ClientCertificate(_) => None,
         };
         let visitor = match &settings.anonymous {
             Anonymous::Cookie { name, secret } => Some(VisitorCookie::new(name.clone(), secret)),
@@ -80,13 +81,23 @@ impl Reader {
     ///
     /// # Errors
     /// When a source holds several ids or something that is none, or when there is none and one is wanted.
-    pub fn read(&self, headers: &HeaderMap, query: Option<&str>, trusted: bool) -> Result<Identity, Refusal> {
+    pub fn read(
+        &self,
+        headers: &HeaderMap,
+        query: Option<&str>,
+        certificate: Option<&ClientCertificate>,
+        trusted: bool,
+    ) -> Result<Identity, Refusal> {
         for source in &self.settings.sources {
             let found = match source {
                 Source::Header(name) if trusted => self.id(header(headers, name), || format!("header {name}"))?,
                 Source::Header(_) => None,
                 Source::Cookie(name) => self.id(cookie(headers, name), || format!("cookie {name}"))?,
                 Source::Query(name) => self.id(parameter(query, name), || format!("query parameter {name}"))?,
+                Source::ClientCertificate(which) => {
+                    let names = certificate.map(|shown| shown.all(*which)).unwrap_or_default();
+                    self.id(only(names), || format!("client certificate {}", which.as_str()))?
+                }
             };
             if let Some(id) = found {
                 let source = source.kind();
@@ -141,6 +152,7 @@ impl Source {
             Self::Header(_) => SourceKind::Header,
             Self::Cookie(_) => SourceKind::Cookie,
             Self::Query(_) => SourceKind::Query,
+            Self::ClientCertificate(_) => SourceKind::ClientCertificate,
         }
     }
 }
@@ -188,6 +200,14 @@ fn decoded(value: &[u8]) -> Vec<u8> {
 
 /// More values than one.
 struct Several;
+
+fn only(names: &[String]) -> Result<Option<&[u8]>, Several> {
+    match names {
+        [] => Ok(None),
+        [name] => Ok(Some(name.as_bytes())),
+        _ => Err(Several),
+    }
+}
 
 fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Several> {
     let mut values = headers.get_all(name).iter();
@@ -269,7 +289,7 @@ mod tests {
     fn the_first_source_that_yields_an_id_wins() {
         let reader = reader(|_| {});
         let all = headers(&[("x-user-id", "1"), ("cookie", "a=b; uid=2")]);
-        let read = |headers: &HeaderMap, query, trusted| user(reader.read(headers, query, trusted));
+        let read = |headers: &HeaderMap, query, trusted| user(reader.read(headers, query, None, trusted));
         assert_eq!(read(&all, Some("uid=3"), true), Ok(("1".to_owned(), "header")));
         assert_eq!(read(&all, Some("uid=3"), false), Ok(("2".to_owned(), "cookie")));
         assert_eq!(
@@ -295,13 +315,16 @@ mod tests {
             (vec![], Some("uid=1&uid=1"), 400),
         ] {
             assert_eq!(
-                user(reader.read(&headers(&fields), query, true)),
+                user(reader.read(&headers(&fields), query, None, true)),
                 Err(status),
                 "{fields:?} {query:?}"
             );
         }
         let same = headers(&[("cookie", "uid=1; uid=1")]);
-        assert_eq!(user(reader.read(&same, None, true)), Ok(("1".to_owned(), "cookie")));
+        assert_eq!(
+            user(reader.read(&same, None, None, true)),
+            Ok(("1".to_owned(), "cookie"))
+        );
     }
 
     #[test]
@@ -314,10 +337,10 @@ mod tests {
         ];
         let reader = reader(|s| s.normalise = steps.clone());
         for (sent, expected) in [(" \"A%42c\" ", "abc"), ("a%zz%4", "a%zz%4"), ("%41%2B", "a+")] {
-            let read = reader.read(&headers(&[("x-user-id", sent)]), None, true);
+            let read = reader.read(&headers(&[("x-user-id", sent)]), None, None, true);
             assert_eq!(user(read), Ok((expected.to_owned(), "header")), "{sent}");
         }
-        let control = reader.read(&headers(&[("x-user-id", "a%0a")]), None, true);
+        let control = reader.read(&headers(&[("x-user-id", "a%0a")]), None, None, true);
         assert_eq!(user(control), Err(400));
     }
 

@@ -4,6 +4,8 @@ use http::HeaderName;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::certificate::CertificateName;
+
 /// Where ids are looked for and whom to believe.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -41,6 +43,8 @@ pub enum Source {
     Cookie(String),
     /// A query parameter.
     Query(String),
+    /// The certificate that the client has shown, from anyone: the listener has verified it.
+    ClientCertificate(CertificateName),
 }
 
 /// One step from a value to an id.

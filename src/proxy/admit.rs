@@ -10,7 +10,7 @@ use super::gateway::{Gateway, refused};
 use super::settings::Limits;
 use super::wire::Wire;
 use super::{choose, guard, headers, request, trace, wire};
-use crate::identity::Identity;
+use crate::identity::{ClientCertificate, Identity};
 use crate::telemetry::metrics;
 
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
@@ -82,7 +82,9 @@ pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Resu
         return Err(refused(404, "no route for this host and path"));
     }
     let reader = gateway.identity();
-    let read = reader.read(&head.headers, head.uri.query(), ctx.trusted);
+    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+    let certificate = tls.and_then(|tls| tls.extension.get::<ClientCertificate>());
+    let read = reader.read(&head.headers, head.uri.query(), certificate, ctx.trusted);
     ctx.identity = read.map_err(|refusal| {
         metrics::refused("identity");
         refused(refusal.status(), "identity")

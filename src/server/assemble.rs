@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use parking_lot::Mutex;
-use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::protocols::ALPN;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
@@ -28,7 +26,7 @@ use super::start::{RunOptions, StartError};
 use super::state;
 use super::supervisor::Alive;
 use super::takeover::{PidPlace, Takeover};
-use super::tls::{Certificate, Renewal};
+use super::tls::{Renewal, Secured, Terminator};
 use crate::admin;
 use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
@@ -297,6 +295,15 @@ fn server(config: &Config) -> Server {
     Server::new_with_opt_and_conf(None, conf)
 }
 
+/// Listeners by what their service has to know: HTTP/2 in clear text, and TLS, whose listeners have one each.
+fn alike(all: &[ListenerSettings]) -> Vec<Vec<&ListenerSettings>> {
+    let plain = |h2c: bool| all.iter().filter(move |l| l.tls.is_none() && l.h2c == h2c).collect();
+    let mut groups: Vec<Vec<&ListenerSettings>> = vec![plain(false), plain(true)];
+    groups.retain(|group| !group.is_empty());
+    groups.extend(all.iter().filter(|l| l.tls.is_some()).map(|l| vec![l]));
+    groups
+}
+
 fn listeners(
     server: &mut Server,
     config: &Config,
@@ -304,25 +311,24 @@ fn listeners(
     entrance: &mut Entrance,
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
-    let mut certificates = Vec::new();
-    for h2c in [false, true] {
-        let mine: Vec<&ListenerSettings> = config.listeners.iter().filter(|l| l.h2c == h2c).collect();
-        if mine.is_empty() {
-            continue;
-        }
-        let edge = Edge::new(Arc::clone(proxy), h2c, config.limits, entrance.drain.leaving());
-        let name = if h2c { "edge h2c" } else { "edge" };
-        let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
+    let mut secured = Vec::new();
+    for mine in alike(&config.listeners) {
+        let ListenerSettings { tls, h2c, .. } = mine[0];
+        let tls = tls.as_ref().map(Terminator::load).transpose()?;
+        secured.extend(tls.clone());
+        let (name, what) = match (&tls, h2c) {
+            (Some(_), _) => ("edge tls", "https"),
+            (None, true) => ("edge h2c", "http"),
+            (None, false) => ("edge", "http"),
+        };
+        let edge = Edge::new(Arc::clone(proxy), *h2c, config.limits, entrance.drain.leaving());
+        let app = Counted::new(Secured::new(edge, tls), &entrance.drain);
+        let mut service = Listening::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for listener in mine {
-            let opened = open.at(if listener.tls.is_some() { "https" } else { "http" }, listener.address)?;
-            let mut endpoint = ListenerConfig::tcp(opened.name.clone())
+            let opened = open.at(what, listener.address)?;
+            let endpoint = ListenerConfig::tcp(opened.name.clone())
                 .l4_buffer(L4BufferSettings::new(DOWNSTREAM_BUFFER_BYTES, DOWNSTREAM_WRITE_BYTES));
-            if let Some(files) = &listener.tls {
-                let certificate = Certificate::load(files).map_err(StartError::Certificate)?;
-                endpoint = endpoint.tls(tls_settings(&certificate));
-                certificates.push(certificate);
-            }
             service.add_listener(endpoint);
             sockets.push(opened);
         }
@@ -330,8 +336,8 @@ fn listeners(
             .add(server, service, sockets)
             .map_err(StartError::Descriptors)?;
     }
-    if !certificates.is_empty() {
-        server.add_service(background_service("certificates", Renewal(certificates)));
+    if !secured.is_empty() {
+        server.add_service(background_service("certificates", Renewal(secured)));
     }
     info!(target: targets::SERVER, "switchyard {} with {} threads", env!("CARGO_PKG_VERSION"), config.server.threads);
     Ok(())
@@ -351,12 +357,4 @@ fn admin_listener(
     service.add_tcp(&opened.name);
     let added = entrance.add(server, service, vec![opened]);
     added.map_err(StartError::Descriptors)
-}
-
-fn tls_settings(certificate: &Arc<Certificate>) -> TlsSettings {
-    // invariant: this constructor only stores the paths, which the resolver makes unused.
-    let mut settings = TlsSettings::intermediate("", "").expect("nothing is read");
-    settings.set_cert_resolver(Arc::clone(certificate) as _);
-    settings.set_alpn(ALPN::H2H1);
-    settings
 }

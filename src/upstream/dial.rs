@@ -30,6 +30,9 @@ use crate::telemetry::metrics::EndpointMetrics;
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 9;
 
+/// There is no connection in time. Pingora has one error for that and for a TLS handshake that takes too long.
+pub const CONNECT_TIMEOUT: ErrorType = ErrorType::new("connect timeout");
+
 /// How to open a connection to one endpoint.
 #[derive(Debug)]
 pub struct Dial {
@@ -56,7 +59,7 @@ impl Dial {
         let mut socket = TcpStream::connect(address).await.map_err(|e| {
             let kind = match e.kind() {
                 std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                std::io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+                std::io::ErrorKind::TimedOut => CONNECT_TIMEOUT,
                 std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
                     ErrorType::ConnectNoRoute
                 }
@@ -115,7 +118,7 @@ impl L4Connect for Dial {
         match tokio::time::timeout(self.connect_timeout, self.open(address)).await {
             Ok(opened) => self.watched(opened?),
             Err(_) => Error::e_explain(
-                ErrorType::ConnectTimedout,
+                CONNECT_TIMEOUT,
                 format!(
                     "connecting to {address}: no connection within {:?}",
                     self.connect_timeout

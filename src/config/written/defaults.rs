@@ -2,8 +2,8 @@
 
 use super::super::value::{Size, Span};
 use super::{
-    AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, Connections, Ejection, EmbeddedStore,
-    HealthCheck, Identity, Limits, Retries, Server, Source, Store,
+    AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, ClientAuthMode, Connections, Ejection,
+    EmbeddedStore, HealthCheck, Identity, Limits, Retries, Server, Source, Store,
 };
 use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::settings::ProxySetting;
@@ -15,6 +15,14 @@ pub fn resolve_interval() -> Span {
 
 pub fn balance() -> Balance {
     upstream::settings::Balance::default().into()
+}
+
+pub fn handshake_timeout() -> Span {
+    Span(server::settings::TlsSettings::HANDSHAKE_TIMEOUT)
+}
+
+pub fn client_auth_mode() -> ClientAuthMode {
+    ClientAuthMode::Required
 }
 
 pub fn max_age() -> Span {
@@ -88,6 +96,7 @@ fn source(used: &identity::Source) -> Source {
         identity::Source::Header(name) => written.header = Some(title_case(name.as_str())),
         identity::Source::Cookie(name) => written.cookie = Some(name.clone()),
         identity::Source::Query(name) => written.query = Some(name.clone()),
+        identity::Source::ClientCertificate(which) => written.client_certificate = Some((*which).into()),
     }
     written
 }

@@ -148,7 +148,15 @@ pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"]
 /// Values of `reason`, in the order of the interface.
 pub const REASONS: [&str; 7] = ["killed", "user", "target", "split", "stable", "anonymous", "fallback"];
 /// Values of `source`.
-pub const SOURCES: [&str; 6] = ["header", "cookie", "query", "jwt", "anonymous", "none"];
+pub const SOURCES: [&str; 7] = [
+    "header",
+    "cookie",
+    "query",
+    "jwt",
+    "anonymous",
+    "none",
+    "client_certificate",
+];
 
 /// Upper bounds of request durations, microseconds: from a cache's answer to a long poll.
 pub(super) const DURATION_BOUNDS: &[u64] = &[
