@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -7,9 +7,14 @@ help:
 	@echo "make crash        the store and the whole program, killed 1,000 times, on a full and a failing disk (root)"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
 	@echo "make schemathesis the admin side against its own OpenAPI document, with odd requests"
+	@echo "make h2spec       HTTP/2 as RFC 9113 and RFC 7541 have it, in clear text and with TLS (needs Go)"
+	@echo "make fuzz         the parsers and guards, a minute each (needs a nightly toolchain and cargo-fuzz)"
 	@echo "make stream       the long form: 1 GiB each way through every pair of protocols, in constant memory"
 	@echo "make websockets   the long form: 10,000 WebSocket handshakes with echo, none lost"
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
+	@echo "make faults       the long form: endpoints that fail under load, 100,000 requests over connections that are closed"
+	@echo "make surroundings the long form: logs that nobody reads for a minute, a clock that jumps"
+	@echo "make soak         half load with an upgrade each five minutes; MINUTES says how long (30)"
 	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
@@ -40,6 +45,22 @@ check: setup
 schemathesis: setup
 	./scripts/schemathesis
 
+h2spec: setup
+	./scripts/h2spec
+
+# A minute each; SECONDS says how long. What is found is written to tests/fuzz/artifacts: once it is understood, it becomes
+# a seed. No sanitizer: there is no unsafe code to watch.
+SECONDS = 60
+FUZZERS = config identity spec import guard frames
+fuzz: setup
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	for fuzzer in $(FUZZERS); do \
+		mkdir -p target/fuzz-corpus/$$fuzzer && \
+		cargo +nightly fuzz run --fuzz-dir tests/fuzz --sanitizer none --target-dir target/fuzz $$fuzzer \
+			target/fuzz-corpus/$$fuzzer tests/fuzz/seeds/$$fuzzer -- \
+			-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1 || exit 1; \
+	done
+
 # The long forms of tests that `make test` runs in short.
 LONG = SWITCHYARD_LONG=1 cargo test --test it
 stream: setup
@@ -50,6 +71,18 @@ websockets: setup
 
 sticky: setup
 	$(LONG) -- sticky:: --test-threads 1 --nocapture
+
+surroundings: setup
+	$(LONG) -- surroundings:: --test-threads 1 --nocapture
+
+# With a release build: what is measured is what runs.
+MINUTES = 30
+soak: setup
+	cargo build --release
+	MINUTES=$(MINUTES) SWITCHYARD_PROGRAM=$(CURDIR)/target/release/switchyard $(LONG) -- soak:: --test-threads 1 --nocapture
+
+faults: setup
+	$(LONG) -- faults:: --test-threads 1 --nocapture
 
 upgrades: setup
 	$(LONG) -- upgrade_load:: drains:: handover:: --test-threads 1 --nocapture

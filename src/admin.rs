@@ -6,7 +6,7 @@ mod document;
 mod events;
 mod explain;
 mod gate;
-mod lists;
+pub mod lists;
 mod parameters;
 mod reads;
 mod refusal;

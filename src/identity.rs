@@ -1,16 +1,19 @@
-//! Who asks: from a request's header fields, cookies and query to a user id, a visitor, or nobody. Pure. JWT joins
-//! with an issue of its own, as one more [`Source`].
+//! Who asks: from a request's header fields, cookies, query and tokens to a user id, a visitor, or nobody. Pure.
 
 mod certificate;
+pub mod jwt;
+
+mod field;
 mod id;
+mod normalise;
 mod reader;
 mod settings;
 mod visitor;
 
 pub use certificate::{CertificateName, ClientCertificate};
 pub use id::{IdError, UserId};
-pub use reader::{Reader, Refusal};
-pub use settings::{Anonymous, Normalise, Secret, Settings, Source};
+pub use reader::{Read, Reader, Reading, Refusal};
+pub use settings::{Anonymous, Normalise, Peers, Secret, Settings, Source};
 pub use visitor::Minted;
 
 /// Who asks.
@@ -41,6 +44,8 @@ pub enum SourceKind {
     Cookie,
     /// A query parameter.
     Query,
+    /// A token.
+    Jwt,
     /// A client's certificate.
     ClientCertificate,
     /// Our own cookie for those who are not known.
@@ -87,6 +92,7 @@ impl SourceKind {
             Self::Header => "header",
             Self::Cookie => "cookie",
             Self::Query => "query",
+            Self::Jwt => "jwt",
             Self::ClientCertificate => "client_certificate",
             Self::Anonymous => "anonymous",
             Self::None => "none",
@@ -100,6 +106,7 @@ impl SourceKind {
             Self::Header => 0,
             Self::Cookie => 1,
             Self::Query => 2,
+            Self::Jwt => 3,
             Self::ClientCertificate => 6,
             Self::Anonymous => 4,
             Self::None => 5,
@@ -118,6 +125,7 @@ mod tests {
             SourceKind::Header,
             SourceKind::Cookie,
             SourceKind::Query,
+            SourceKind::Jwt,
             SourceKind::ClientCertificate,
             SourceKind::Anonymous,
             SourceKind::None,

@@ -4,12 +4,15 @@ pub mod settings;
 
 mod assemble;
 mod daemon;
+mod descriptors;
 mod drain;
 mod handover;
+mod keys;
 mod listen;
 mod panics;
 mod pid_file;
 mod signals;
+mod stamp;
 mod start;
 mod state;
 mod supervisor;

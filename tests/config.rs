@@ -66,6 +66,7 @@ fn prepared(name: &str) -> PathBuf {
             fs::copy(source, folder.join(format!("tls/{name}.{kind}"))).expect("copy");
         }
     }
+    fs::copy(root("tests/fixtures/config/keys/good.json"), folder.join("keys.json")).expect("copy");
     fs::write(folder.join("run/anon.key"), "0123456789abcdef0123456789abcdef").expect("write");
     folder
 }

@@ -404,7 +404,7 @@ fn all_problems_are_listed_with_their_place() {
         "targets[2].when.regex: \"(\" is no regular expression",
         "targets[3].when.path: \"beta\" does not begin with '/'",
         "targets[4].when: says not exactly one thing about cookie \"c\"",
-        "targets[5].when.claim: claims of tokens are not available",
+        "targets[5].when: says not exactly one thing about claim \"sub\"",
         "split.beta: release \"beta\" does not exist",
         "split: weights add up to 110%, more than 100%",
         "salt: is empty",

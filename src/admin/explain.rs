@@ -14,6 +14,7 @@ use super::rollouts::known;
 use super::sent::Sent;
 use super::state::State;
 use super::wire::{ExplainBody, Explained, ProblemItem};
+use crate::identity::jwt::Claims;
 use crate::identity::{Identity, SourceKind, UserId};
 use crate::rollout::{Attributes, RolloutName};
 
@@ -75,6 +76,7 @@ struct Described {
     query: Vec<(String, String)>,
     path: String,
     client: Option<IpAddr>,
+    claims: Claims,
 }
 
 impl Described {
@@ -112,6 +114,7 @@ impl Described {
             query: body.query.into_iter().collect(),
             path,
             client: body.client.map(|ip| ip.to_canonical()),
+            claims: Claims::of(body.claims),
         })
     }
 }
@@ -141,5 +144,9 @@ impl Attributes for Described {
 
     fn client_ip(&self) -> Option<IpAddr> {
         self.client
+    }
+
+    fn claims(&self) -> Option<&Claims> {
+        Some(&self.claims)
     }
 }

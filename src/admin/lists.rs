@@ -173,7 +173,11 @@ impl Reading {
         }
     }
 
-    fn feed(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
+    /// Reads the next piece of the list, which may end within a line.
+    ///
+    /// # Errors
+    /// When it cannot be a list any more.
+    pub fn feed(&mut self, chunk: &[u8]) -> Result<(), Refusal> {
         let mut begin = 0;
         for end in memchr::memchr_iter(b'\n', chunk) {
             if self.rest.is_empty() {
@@ -194,7 +198,11 @@ impl Reading {
         Ok(())
     }
 
-    fn end(mut self) -> Result<Users, Refusal> {
+    /// The list is all there.
+    ///
+    /// # Errors
+    /// With the lines that are wrong.
+    pub fn end(mut self) -> Result<Users, Refusal> {
         let rest = std::mem::take(&mut self.rest);
         if !rest.is_empty() {
             self.line(&rest)?;

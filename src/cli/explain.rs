@@ -14,6 +14,7 @@ use super::session::{Session, post};
 use super::show;
 use crate::admin::wire::{ExplainBody, Explained, Explanation};
 use crate::config;
+use crate::identity::jwt::Claims;
 use crate::identity::{Identity, SourceKind, UserId};
 use crate::rollout::{Attributes, Known, Members, PoolIdx, PoolName, RolloutSpec, Table};
 
@@ -37,6 +38,7 @@ pub fn run(session: &Session, explain: &Explain) -> Result<(), Failure> {
         query: by_name(&explain.query),
         path: Some(explain.path.clone()),
         client: explain.client,
+        claims: by_name(&explain.claims),
     };
     let call = post(&["rollouts", rollout, "explain"]).json(&body)?;
     session.show(&call, |screen, explained: &Explained| {
@@ -114,6 +116,7 @@ struct Typed<'a> {
     headers: Vec<(HeaderName, &'a str)>,
     /// Those of `Cookie:` fields, after those that were given alone.
     cookies: Vec<(&'a str, &'a str)>,
+    claims: Claims,
 }
 
 impl<'a> Typed<'a> {
@@ -131,10 +134,12 @@ impl<'a> Typed<'a> {
             }
             headers.push((field, value.as_str()));
         }
+        let claims = explain.claims.iter();
         Ok(Self {
             explain,
             headers,
             cookies,
+            claims: Claims::of(claims.map(|pair| (pair.name.clone(), pair.value.clone()))),
         })
     }
 }
@@ -161,5 +166,9 @@ impl Attributes for Typed<'_> {
 
     fn client_ip(&self) -> Option<IpAddr> {
         self.explain.client
+    }
+
+    fn claims(&self) -> Option<&Claims> {
+        Some(&self.claims)
     }
 }

@@ -1,15 +1,15 @@
 //! From what people write to what code uses: checks everything, fills in every default, collects every problem.
 
+mod identity;
+mod jwt;
 mod listener;
 mod pool;
 mod route;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::Path;
-
-use http::HeaderName;
-use ipnet::IpNet;
 
 use super::Config;
 use super::places::Places;
@@ -17,7 +17,6 @@ use super::problem::Problem;
 use super::value::Span;
 use super::written as w;
 use crate::admin::{self, settings::AdminSettings};
-use crate::identity::{self, Anonymous, Secret, Source};
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
 use crate::server::settings::{ListenerSettings, ServerSettings};
@@ -41,7 +40,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
     let listeners = work.listeners(file.listeners);
     let admin = work.admin(file.admin);
     let identity = work.identity(file.identity);
-    work.certificates_are_asked_for(&identity, &listeners);
+    listener::certificates_are_asked_for(&mut work, &identity, &listeners);
     let pools = pool::pools(&mut work, file.pools);
     let rollouts = work.rollouts(file.rollouts, &pools);
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
@@ -72,7 +71,7 @@ impl Building<'_> {
         self.places.note(key, message);
     }
 
-    fn warn(&mut self, key: &str, message: impl Into<String>) {
+    pub(super) fn warn(&mut self, key: &str, message: impl Into<String>) {
         self.warnings.extend(self.places.problem(key, message));
     }
 
@@ -127,6 +126,9 @@ impl Building<'_> {
                     "goes with clear text only: a TLS listener speaks HTTP/2 by ALPN; remove h2c",
                 );
             }
+            let relays = listener
+                .proxy_protocol
+                .map(|peers| listener::relays(self, &key, &peers));
             let tls = listener.tls.map(|tls| listener::tls(self, &format!("{key}.tls"), tls));
             let Some(address) = self.address(&format!("{key}.address"), &listener.address) else {
                 continue;
@@ -141,6 +143,7 @@ impl Building<'_> {
                 address,
                 tls,
                 h2c: listener.h2c,
+                relays,
             });
         }
         listeners
@@ -177,17 +180,6 @@ impl Building<'_> {
         }
     }
 
-    fn certificates_are_asked_for(&mut self, identity: &identity::Settings, listeners: &[ListenerSettings]) {
-        let known = |source: &Source| matches!(source, Source::ClientCertificate(_));
-        let asks = |listener: &ListenerSettings| listener.tls.as_ref().is_some_and(|tls| tls.client_auth.is_some());
-        if identity.sources.iter().any(known) && !listeners.iter().any(asks) {
-            self.warn(
-                "identity.sources",
-                "no listener asks for client certificates: write client_auth below its tls",
-            );
-        }
-    }
-
     fn store(&mut self, written: w::Store) -> StoreSettings {
         let place = match (written.embedded, written.memory) {
             (None, None) => StorePlace::Embedded(StoreSettings::PATH.into()),
@@ -201,97 +193,6 @@ impl Building<'_> {
         StoreSettings {
             place,
             keep_history: written.keep_history.0,
-        }
-    }
-
-    fn identity(&mut self, written: w::Identity) -> identity::Settings {
-        let by_default = !self.places.is_written("identity.trusted_peers");
-        let each = written.sources.iter().enumerate();
-        let sources: Vec<Source> = each.filter_map(|(n, s)| self.source(n, s)).collect();
-        let each = written.trusted_peers.iter().enumerate();
-        let trusted_peers: Vec<IpNet> = each.filter_map(|(n, t)| self.network(n, t)).collect();
-        let header = sources.iter().any(|s| matches!(s, Source::Header(_)));
-        if header && by_default {
-            self.warn(
-                "identity.trusted_peers",
-                "only loopback may send the identity header; from others it is removed: list your load balancers",
-            );
-        }
-        if trusted_peers.iter().any(|net| net.prefix_len() == 0) {
-            self.warn(
-                "identity.trusted_peers",
-                "trusts everyone to say who they are: list your load balancers instead",
-            );
-        }
-        identity::Settings {
-            sources,
-            trusted_peers,
-            normalise: written.normalise.into_iter().map(Into::into).collect(),
-            anonymous: self.anonymous(written.anonymous),
-        }
-    }
-
-    fn source(&mut self, n: usize, written: &w::Source) -> Option<Source> {
-        let key = format!("identity.sources[{n}]");
-        match (
-            &written.header,
-            &written.cookie,
-            &written.query,
-            &written.client_certificate,
-        ) {
-            (Some(name), None, None, None) => {
-                let name = HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_| format!("{name:?} is no header field name: write one such as X-User-Id"));
-                self.take(&format!("{key}.header"), name).map(Source::Header)
-            }
-            (None, Some(name), None, None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
-            (None, None, Some(name), None) => self.named(&format!("{key}.query"), name).map(Source::Query),
-            (None, None, None, Some(which)) => Some(Source::ClientCertificate((*which).into())),
-            _ => {
-                self.note(
-                    &key,
-                    "names not exactly one place: write one of header, cookie, query and client_certificate",
-                );
-                None
-            }
-        }
-    }
-
-    fn named(&mut self, key: &str, name: &str) -> Option<String> {
-        if name.is_empty() {
-            self.note(key, "is empty: write a name such as uid");
-            return None;
-        }
-        Some(name.to_owned())
-    }
-
-    fn network(&mut self, n: usize, text: &str) -> Option<IpNet> {
-        let net = text
-            .parse::<IpNet>()
-            .or_else(|_| text.parse().map(|ip: std::net::IpAddr| ip.into()));
-        let net = net.map_err(|_| format!("{text:?} is no network: write one such as 10.0.0.0/8"));
-        self.take(&format!("identity.trusted_peers[{n}]"), net)
-    }
-
-    fn anonymous(&mut self, written: w::Anonymous) -> Anonymous {
-        let cookie = match written {
-            w::Anonymous::Word(w::AnonymousWord::Stable) => return Anonymous::Stable,
-            w::Anonymous::Word(w::AnonymousWord::Reject) => return Anonymous::Reject,
-            w::Anonymous::Cookie(cookie) => cookie,
-        };
-        let key = "identity.anonymous.secret_file";
-        let path = cookie.secret_file.display();
-        let bytes = std::fs::read(&cookie.secret_file)
-            .map_err(|e| format!("{path}: {e}: write the path of a file of random bytes"));
-        let secret = self
-            .take(key, bytes)
-            .map(|b| Secret::new(b.trim_ascii().to_vec()).map_err(|e| format!("the secret {e}")));
-        match secret.and_then(|secret| self.take(key, secret)) {
-            Some(secret) => Anonymous::Cookie {
-                name: cookie.cookie,
-                secret,
-            },
-            None => Anonymous::Stable,
         }
     }
 
@@ -342,12 +243,19 @@ fn limits(written: &w::Limits) -> Limits {
     Limits {
         header_bytes_max: usize::try_from(written.header_bytes_max.0).unwrap_or(usize::MAX),
         headers_max: written.headers_max,
+        target_bytes_max: usize::try_from(written.target_bytes_max.0).unwrap_or(usize::MAX),
         body_bytes_max: written.body_bytes_max.map(|size| size.0),
         header_timeout: written.header_timeout.0,
         body_rate_min: written.body_rate_min.0,
         keepalive_timeout: written.keepalive_timeout.0,
+        keepalive_requests_max: written.keepalive_requests_max,
         read_timeout: written.read_timeout.0,
         write_timeout: written.write_timeout.0,
+        connections_max: written.connections_max,
+        connections_per_client: NonZeroUsize::new(written.connections_per_client),
+        requests_in_flight_max: written.requests_in_flight_max,
+        http2_streams_max: written.http2_streams_max,
+        http2_resets_max: written.http2_resets_max,
     }
 }
 

@@ -1,11 +1,12 @@
 //! The shapes that people write. Every field's comment is also its comment in `conf/switchyard.yaml`.
 
 mod defaults;
+mod jwt;
 mod pool;
 mod words;
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
 use schemars::JsonSchema;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::value::{Size, Span};
 use crate::rollout::{PoolName, RolloutName, RolloutSpec};
 
+pub use jwt::*;
 pub use pool::*;
 pub use words::*;
 
@@ -76,6 +78,8 @@ pub struct Listener {
     /// HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1.
     #[serde(default)]
     pub h2c: bool,
+    /// The only peers that may connect, each connection beginning with a PROXY protocol header (v1 or v2); none by default.
+    pub proxy_protocol: Option<Vec<String>>,
 }
 
 /// The files of a TLS listener.
@@ -210,6 +214,9 @@ pub struct Source {
     /// A query parameter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// A JSON Web Token, from anyone: it proves itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
     /// A name in the certificate that the client has shown: common_name, dns, uri or email.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<CertificateName>,
@@ -316,6 +323,8 @@ pub struct Limits {
     pub header_bytes_max: Size,
     /// The most request header fields; past it 431.
     pub headers_max: usize,
+    /// The longest request target; past it 414.
+    pub target_bytes_max: Size,
     /// The largest request body; past it 413; unbounded by default.
     pub body_bytes_max: Option<Size>,
     /// From a head's first byte to its last; past it 408.
@@ -324,10 +333,22 @@ pub struct Limits {
     pub body_rate_min: Size,
     /// How long an idle connection is kept.
     pub keepalive_timeout: Span,
+    /// Requests on one connection before it is closed.
+    pub keepalive_requests_max: NonZeroU32,
     /// How long one read of a request body may take; past it 408.
     pub read_timeout: Span,
     /// How long one write of a response may take.
     pub write_timeout: Span,
+    /// Open connections; past it 503; less where the limit of open files asks for it.
+    pub connections_max: NonZeroUsize,
+    /// Of them, those of one client address that is not in trusted_peers; past it 429; 0 for no bound.
+    pub connections_per_client: usize,
+    /// Requests in flight; past it 503 at once; less where the limit of open files asks for it.
+    pub requests_in_flight_max: NonZeroUsize,
+    /// Streams at a time on one HTTP/2 connection.
+    pub http2_streams_max: NonZeroU32,
+    /// Streams that an HTTP/2 client may reset, once they are more than half of all; past it the connection is closed.
+    pub http2_resets_max: u32,
 }
 
 /// One line a request.

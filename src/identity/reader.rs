@@ -1,23 +1,56 @@
 //! Reads a request's identity.
 
-use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
 use thiserror::Error;
 
-use super::certificate::ClientCertificate;
+use super::certificate::{CertificateName, ClientCertificate};
+use super::field::{self, Several};
 use super::id::{IdError, UserId};
-use super::settings::{Anonymous, Normalise, Settings, Source};
+use super::jwt::{Check, Checked, Fault, Found, Look, OnInvalid, Token, TokenSource};
+use super::normalise::normalised;
+use super::settings::{Anonymous, Settings, Source};
 use super::visitor::{Minted, VisitorCookie};
 use super::{Identity, SourceKind};
+use crate::telemetry::metrics;
+
+/// By what the upstream is told a user id where no source is a header field that could tell it.
+const USER_ID: HeaderName = HeaderName::from_static("x-user-id");
 
 /// Reads identities as the settings say.
 pub struct Reader {
     settings: Settings,
+    places: Vec<Place>,
     header_names: Vec<HeaderName>,
     visitor: Option<VisitorCookie>,
+}
+
+/// A source at work.
+enum Place {
+    Header(HeaderName),
+    Cookie(String),
+    Query(String),
+    Certificate(CertificateName),
+    Token(Arc<TokenSource>),
+}
+
+/// Who asks, or what has to be computed before that is known.
+pub enum Read {
+    /// It is known.
+    Done(Reading),
+    /// A token has to be checked first; then [`Reader::settle`] knows.
+    Pending(Check),
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub struct Reading {
+    /// In short.
+    pub identity: Identity,
+    /// The token that says so, if one does.
+    pub token: Option<Arc<Token>>,
 }
 
 /// Why a request is refused; never shows the value.
@@ -32,15 +65,22 @@ pub enum Refusal {
     /// No id, and the settings want one.
     #[error("no user id")]
     Missing,
+    /// A token that is not believed.
+    #[error("the token {0}")]
+    Token(Fault),
+    /// A token, and no keys to check it with.
+    #[error("no key to check the token with has come yet")]
+    NoKeys,
 }
 
 impl Refusal {
-    /// The answer: 401 without an id, 400 otherwise.
+    /// The answer: 401 without an id that is believed, 503 where that cannot be known, 400 otherwise.
     #[must_use]
     pub const fn status(&self) -> u16 {
         match self {
-            Self::Missing => 401,
+            Self::Missing | Self::Token(_) => 401,
             Self::Repeated(_) | Self::Malformed(..) => 400,
+            Self::NoKeys => 503,
         }
     }
 }
@@ -49,16 +89,24 @@ impl Reader {
     /// Reads as `settings` say.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let header = |source: &Source| match source {
-            Source::Header(name) => Some(name.clone()),
-            Source::Cookie(_) | Source::Query(_) | Source::ClientCertificate(_) => None,
-        };
         let visitor = match &settings.anonymous {
             Anonymous::Cookie { name, secret } => Some(VisitorCookie::new(name.clone(), secret)),
             Anonymous::Stable | Anonymous::Reject => None,
         };
+        let place = |source: &Source| match source {
+            Source::Header(name) => Place::Header(name.clone()),
+            Source::Cookie(name) => Place::Cookie(name.clone()),
+            Source::Query(name) => Place::Query(name.clone()),
+            Source::ClientCertificate(which) => Place::Certificate(*which),
+            Source::Jwt(token) => {
+                let source = TokenSource::new(token.clone(), settings.normalise.clone());
+                Place::Token(Arc::new(source))
+            }
+        };
+        let places: Vec<Place> = settings.sources.iter().map(place).collect();
         Self {
-            header_names: settings.sources.iter().filter_map(header).collect(),
+            header_names: header_names(&places),
+            places,
             settings,
             visitor,
         }
@@ -67,8 +115,7 @@ impl Reader {
     /// Whether that peer may send identity and forwarding fields.
     #[must_use]
     pub fn trusts(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.settings.trusted_peers.iter().any(|net| net.contains(&peer))
+        self.settings.trusted_peers.contains(peer)
     }
 
     /// The identity header fields: removed from untrusted requests, overwritten for the upstream.
@@ -77,7 +124,16 @@ impl Reader {
         &self.header_names
     }
 
-    /// Who asks. The first source that yields an id wins.
+    /// The sources of tokens, whose keys are somebody else's to bring.
+    pub fn token_sources(&self) -> impl Iterator<Item = &Arc<TokenSource>> {
+        self.places.iter().filter_map(|place| match place {
+            Place::Token(source) => Some(source),
+            Place::Header(_) | Place::Cookie(_) | Place::Query(_) | Place::Certificate(_) => None,
+        })
+    }
+
+    /// Who asks. The first source that yields an id wins; a token that is not believed ends the search. `now` tells
+    /// milliseconds since 1970, and is asked where there is a token.
     ///
     /// # Errors
     /// When a source holds several ids or something that is none, or when there is none and one is wanted.
@@ -87,24 +143,65 @@ impl Reader {
         query: Option<&str>,
         certificate: Option<&ClientCertificate>,
         trusted: bool,
-    ) -> Result<Identity, Refusal> {
-        for source in &self.settings.sources {
-            let found = match source {
-                Source::Header(name) if trusted => self.id(header(headers, name), || format!("header {name}"))?,
-                Source::Header(_) => None,
-                Source::Cookie(name) => self.id(cookie(headers, name), || format!("cookie {name}"))?,
-                Source::Query(name) => self.id(parameter(query, name), || format!("query parameter {name}"))?,
-                Source::ClientCertificate(which) => {
-                    let names = certificate.map(|shown| shown.all(*which)).unwrap_or_default();
-                    self.id(only(names), || format!("client certificate {}", which.as_str()))?
+        now: fn() -> u64,
+    ) -> Result<Read, Refusal> {
+        for place in &self.places {
+            let (found, source) = match place {
+                Place::Header(name) if trusted => {
+                    let id = self.id(field::header(headers, name), || format!("header {name}"))?;
+                    (id, SourceKind::Header)
                 }
+                Place::Header(_) => continue,
+                Place::Cookie(name) => {
+                    let id = self.id(field::cookie(headers, name), || format!("cookie {name}"))?;
+                    (id, SourceKind::Cookie)
+                }
+                Place::Query(name) => {
+                    let id = self.id(field::parameter(query, name), || format!("query parameter {name}"))?;
+                    (id, SourceKind::Query)
+                }
+                Place::Certificate(which) => {
+                    let names = certificate.map(|shown| shown.all(*which)).unwrap_or_default();
+                    let id = self.id(field::only(names), || format!("client certificate {}", which.as_str()))?;
+                    (id, SourceKind::ClientCertificate)
+                }
+                Place::Token(source) => match self.token(source, headers, now)? {
+                    Some(read) => return Ok(read),
+                    None => continue,
+                },
             };
             if let Some(id) = found {
-                let source = source.kind();
-                return Ok(Identity::User { id, source });
+                return Ok(Read::Done(Identity::User { id, source }.into()));
             }
         }
-        self.nobody(headers)
+        Ok(Read::Done(self.nobody(headers)?.into()))
+    }
+
+    /// Who asks, once the token of the request with these `headers` is checked.
+    ///
+    /// # Errors
+    /// When the token is not believed and must be, or there is nobody and must be.
+    pub fn settle(&self, headers: &HeaderMap, checked: Checked) -> Result<Reading, Refusal> {
+        match checked.result {
+            Ok(token) => {
+                metrics::token("verified");
+                Ok(token.into())
+            }
+            Err(fault) => {
+                metrics::token(fault.as_str());
+                self.not_believed(headers, checked.on_invalid, Refusal::Token(fault))
+            }
+        }
+    }
+
+    /// What an answer of 401 says in `WWW-Authenticate` (RFC 6750, 3), where a token would have helped.
+    #[must_use]
+    pub fn challenge(&self, refusal: &Refusal) -> Option<&'static str> {
+        match refusal {
+            Refusal::Token(_) => Some("Bearer error=\"invalid_token\""),
+            Refusal::Missing if self.token_sources().next().is_some() => Some("Bearer"),
+            Refusal::Missing | Refusal::Repeated(_) | Refusal::Malformed(..) | Refusal::NoKeys => None,
+        }
     }
 
     /// A cookie for one who has none, where the settings want that.
@@ -113,9 +210,44 @@ impl Reader {
         self.visitor.as_ref()?.mint(random, secure)
     }
 
+    fn token(&self, source: &TokenSource, headers: &HeaderMap, now: fn() -> u64) -> Result<Option<Read>, Refusal> {
+        let on_invalid = source.settings().on_invalid;
+        let found = source.find(headers, now);
+        match found.map_err(|Several| Refusal::Repeated(source.settings().place.to_string()))? {
+            Found::Nothing => Ok(None),
+            Found::Token(Ok(Look::Known(token))) => {
+                metrics::token_cached();
+                Ok(Some(Read::Done(token.into())))
+            }
+            Found::Token(Ok(Look::Unknown(check))) if check.algorithm().is_quick() => {
+                let reading = self.settle(headers, check.run())?;
+                Ok(Some(Read::Done(reading)))
+            }
+            Found::Token(Ok(Look::Unknown(check))) => Ok(Some(Read::Pending(check))),
+            Found::Token(Err(fault)) => {
+                metrics::token(fault.as_str());
+                let reading = self.not_believed(headers, on_invalid, Refusal::Token(fault))?;
+                Ok(Some(Read::Done(reading)))
+            }
+            Found::NoKeys => {
+                metrics::token("no_keys");
+                let reading = self.not_believed(headers, on_invalid, Refusal::NoKeys)?;
+                Ok(Some(Read::Done(reading)))
+            }
+        }
+    }
+
+    /// No other source is asked: who sends a bad token is not who they say, whatever else they send.
+    fn not_believed(&self, headers: &HeaderMap, then: OnInvalid, refusal: Refusal) -> Result<Reading, Refusal> {
+        match then {
+            OnInvalid::Reject => Err(refusal),
+            OnInvalid::Anonymous => Ok(self.nobody(headers)?.into()),
+        }
+    }
+
     fn nobody(&self, headers: &HeaderMap) -> Result<Identity, Refusal> {
         let known = self.visitor.as_ref().and_then(|visitor| {
-            let value = cookie(headers, visitor.name()).ok()??;
+            let value = field::cookie(headers, visitor.name()).ok()??;
             visitor.read(value)
         });
         match (known, &self.settings.anonymous) {
@@ -129,7 +261,7 @@ impl Reader {
         let Some(value) = found.map_err(|Several| Refusal::Repeated(place()))? else {
             return Ok(None);
         };
-        let value = self.normalised(value);
+        let value = normalised(&self.settings.normalise, value);
         if value.is_empty() {
             return Ok(None);
         }
@@ -137,115 +269,42 @@ impl Reader {
             .map(Some)
             .map_err(|e| Refusal::Malformed(place(), e))
     }
+}
 
-    fn normalised<'a>(&self, value: &'a [u8]) -> Cow<'a, [u8]> {
-        self.settings
-            .normalise
-            .iter()
-            .fold(Cow::Borrowed(value), |value, step| step.apply(value))
+impl From<Identity> for Reading {
+    fn from(identity: Identity) -> Self {
+        Self { identity, token: None }
     }
 }
 
-impl Source {
-    const fn kind(&self) -> SourceKind {
-        match self {
-            Self::Header(_) => SourceKind::Header,
-            Self::Cookie(_) => SourceKind::Cookie,
-            Self::Query(_) => SourceKind::Query,
-            Self::ClientCertificate(_) => SourceKind::ClientCertificate,
+impl From<Arc<Token>> for Reading {
+    fn from(token: Arc<Token>) -> Self {
+        Self {
+            identity: Identity::User {
+                id: token.id.clone(),
+                source: SourceKind::Jwt,
+            },
+            token: Some(token),
         }
     }
 }
 
-impl Normalise {
-    fn apply(self, value: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-        match self {
-            Self::Trim => narrowed(value, <[u8]>::trim_ascii),
-            Self::Unquote => narrowed(value, |v| {
-                v.strip_prefix(b"\"").and_then(|v| v.strip_suffix(b"\"")).unwrap_or(v)
-            }),
-            Self::Lowercase if value.iter().any(u8::is_ascii_uppercase) => Cow::Owned(value.to_ascii_lowercase()),
-            Self::PercentDecode if value.contains(&b'%') => Cow::Owned(decoded(&value)),
-            Self::Lowercase | Self::PercentDecode => value,
-        }
+fn header_names(places: &[Place]) -> Vec<HeaderName> {
+    let header = |place: &Place| match place {
+        Place::Header(name) => Some(name.clone()),
+        Place::Cookie(_) | Place::Query(_) | Place::Certificate(_) | Place::Token(_) => None,
+    };
+    let names: Vec<HeaderName> = places.iter().filter_map(header).collect();
+    let tokens = places.iter().any(|place| matches!(place, Place::Token(_)));
+    if names.is_empty() && tokens {
+        return vec![USER_ID];
     }
-}
-
-fn narrowed<'a>(value: Cow<'a, [u8]>, narrow: impl Fn(&[u8]) -> &[u8]) -> Cow<'a, [u8]> {
-    match value {
-        Cow::Borrowed(value) => Cow::Borrowed(narrow(value)),
-        Cow::Owned(value) => Cow::Owned(narrow(&value).to_vec()),
-    }
-}
-
-fn decoded(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..2).and_then(|two| std::str::from_utf8(two).ok());
-        let byte = code.filter(|c| c.bytes().all(|b| b.is_ascii_hexdigit()));
-        match byte.and_then(|code| u8::from_str_radix(code, 16).ok()) {
-            Some(byte) if *first == b'%' => {
-                out.push(byte);
-                rest = &after[2..];
-            }
-            _ => {
-                out.push(*first);
-                rest = after;
-            }
-        }
-    }
-    out
-}
-
-/// More values than one.
-struct Several;
-
-fn only(names: &[String]) -> Result<Option<&[u8]>, Several> {
-    match names {
-        [] => Ok(None),
-        [name] => Ok(Some(name.as_bytes())),
-        _ => Err(Several),
-    }
-}
-
-fn header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a [u8]>, Several> {
-    let mut values = headers.get_all(name).iter();
-    let first = values.next();
-    match values.next() {
-        Some(_) => Err(Several),
-        None => Ok(first.map(|v| v.as_bytes())),
-    }
-}
-
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a [u8]>, Several> {
-    let lines = headers.get_all(COOKIE).iter();
-    let pairs = lines.flat_map(|line| line.as_bytes().split(|b| *b == b';'));
-    let mut values = pairs.filter_map(|pair| value_of(pair.trim_ascii(), name));
-    let first = values.next();
-    if values.any(|other| Some(other) != first) {
-        return Err(Several);
-    }
-    Ok(first)
-}
-
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Result<Option<&'a [u8]>, Several> {
-    let pairs = query.unwrap_or_default().as_bytes().split(|b| *b == b'&');
-    let mut values = pairs.filter_map(|pair| value_of(pair, name));
-    let first = values.next();
-    match values.next() {
-        Some(_) => Err(Several),
-        None => Ok(first),
-    }
-}
-
-fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
+    names
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::settings::Secret;
+    use super::super::settings::{Normalise, Secret};
     use super::*;
     use http::HeaderValue;
 
@@ -272,6 +331,13 @@ mod tests {
         Reader::new(settings)
     }
 
+    fn read(reader: &Reader, headers: &HeaderMap, query: Option<&str>, trusted: bool) -> Result<Identity, Refusal> {
+        match reader.read(headers, query, None, trusted, || 0)? {
+            Read::Done(reading) => Ok(reading.identity),
+            Read::Pending(_) => panic!("there are no tokens here"),
+        }
+    }
+
     fn user(read: Result<Identity, Refusal>) -> Result<(String, &'static str), u16> {
         match read {
             Ok(identity) => Ok((
@@ -289,7 +355,7 @@ mod tests {
     fn the_first_source_that_yields_an_id_wins() {
         let reader = reader(|_| {});
         let all = headers(&[("x-user-id", "1"), ("cookie", "a=b; uid=2")]);
-        let read = |headers: &HeaderMap, query, trusted| user(reader.read(headers, query, None, trusted));
+        let read = |headers: &HeaderMap, query, trusted| user(read(&reader, headers, query, trusted));
         assert_eq!(read(&all, Some("uid=3"), true), Ok(("1".to_owned(), "header")));
         assert_eq!(read(&all, Some("uid=3"), false), Ok(("2".to_owned(), "cookie")));
         assert_eq!(
@@ -315,16 +381,13 @@ mod tests {
             (vec![], Some("uid=1&uid=1"), 400),
         ] {
             assert_eq!(
-                user(reader.read(&headers(&fields), query, None, true)),
+                user(read(&reader, &headers(&fields), query, true)),
                 Err(status),
                 "{fields:?} {query:?}"
             );
         }
         let same = headers(&[("cookie", "uid=1; uid=1")]);
-        assert_eq!(
-            user(reader.read(&same, None, None, true)),
-            Ok(("1".to_owned(), "cookie"))
-        );
+        assert_eq!(user(read(&reader, &same, None, true)), Ok(("1".to_owned(), "cookie")));
     }
 
     #[test]
@@ -337,10 +400,10 @@ mod tests {
         ];
         let reader = reader(|s| s.normalise = steps.clone());
         for (sent, expected) in [(" \"A%42c\" ", "abc"), ("a%zz%4", "a%zz%4"), ("%41%2B", "a+")] {
-            let read = reader.read(&headers(&[("x-user-id", sent)]), None, None, true);
+            let read = read(&reader, &headers(&[("x-user-id", sent)]), None, true);
             assert_eq!(user(read), Ok((expected.to_owned(), "header")), "{sent}");
         }
-        let control = reader.read(&headers(&[("x-user-id", "a%0a")]), None, None, true);
+        let control = read(&reader, &headers(&[("x-user-id", "a%0a")]), None, true);
         assert_eq!(user(control), Err(400));
     }
 
@@ -348,7 +411,7 @@ mod tests {
     fn those_without_an_id_are_treated_as_configured() {
         let none = headers(&[]);
         let strict = reader(|s| s.anonymous = Anonymous::Reject);
-        assert_eq!(user(strict.read(&none, None, true)), Err(401));
+        assert_eq!(user(read(&strict, &none, None, true)), Err(401));
         let secret = Secret::new(vec![1; 16]).expect("long enough");
         let minting = reader(|s| {
             s.anonymous = Anonymous::Cookie {
@@ -356,10 +419,10 @@ mod tests {
                 secret: secret.clone(),
             };
         });
-        assert_eq!(minting.read(&none, None, true), Ok(Identity::Anonymous));
+        assert_eq!(read(&minting, &none, None, true), Ok(Identity::Anonymous));
         let minted = minting.mint([3; 16], false).expect("minted");
         let value = minted.set_cookie.split(';').next().expect("pair");
-        let known = minting.read(&headers(&[("cookie", value)]), None, true);
+        let known = read(&minting, &headers(&[("cookie", value)]), None, true);
         assert_eq!(known, Ok(Identity::Visitor { id: minted.id }));
         assert!(reader(|_| {}).mint([3; 16], false).is_none());
     }

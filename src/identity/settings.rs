@@ -1,10 +1,13 @@
 //! What the reader of identities is told at start.
 
+use std::net::IpAddr;
+
 use http::HeaderName;
 use ipnet::IpNet;
 use thiserror::Error;
 
 use super::certificate::CertificateName;
+use super::jwt;
 
 /// Where ids are looked for and whom to believe.
 #[derive(Debug, Clone)]
@@ -12,7 +15,7 @@ pub struct Settings {
     /// In order; the first that yields an id wins.
     pub sources: Vec<Source>,
     /// The peers that may send the identity header and `X-Forwarded-*`.
-    pub trusted_peers: Vec<IpNet>,
+    pub trusted_peers: Peers,
     /// What is done to a value before it is an id, in order.
     pub normalise: Vec<Normalise>,
     /// What happens to those without an id.
@@ -23,13 +26,44 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             sources: vec![Source::Header(HeaderName::from_static("x-user-id"))],
-            trusted_peers: vec![
+            trusted_peers: Peers::new(vec![
                 IpNet::new_assert([127, 0, 0, 0].into(), 8),
                 IpNet::new_assert(std::net::Ipv6Addr::LOCALHOST.into(), 128),
-            ],
+            ]),
             normalise: vec![Normalise::Trim, Normalise::Unquote],
             anonymous: Anonymous::Stable,
         }
+    }
+}
+
+/// Peers by their networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peers(Vec<IpNet>);
+
+impl Peers {
+    /// Those in any of these.
+    #[must_use]
+    pub fn new(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+
+    /// Whether that one is among them; an IPv4 address in IPv6 is the one that it maps.
+    #[must_use]
+    pub fn contains(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.iter().any(|network| network.contains(&peer))
+    }
+
+    /// The networks.
+    #[must_use]
+    pub fn networks(&self) -> &[IpNet] {
+        &self.0
+    }
+
+    /// Whether everyone is.
+    #[must_use]
+    pub fn are_all(&self) -> bool {
+        self.0.iter().any(|network| network.prefix_len() == 0)
     }
 }
 
@@ -43,6 +77,8 @@ pub enum Source {
     Cookie(String),
     /// A query parameter.
     Query(String),
+    /// A token, from anyone: it proves itself.
+    Jwt(jwt::Settings),
     /// The certificate that the client has shown, from anyone: the listener has verified it.
     ClientCertificate(CertificateName),
 }

@@ -6,11 +6,15 @@ use pingora::Result;
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::fields::Field;
 use super::gateway::{Gateway, refused};
 use super::settings::Limits;
+use super::trace::Ids;
 use super::wire::Wire;
-use super::{choose, guard, headers, request, trace, wire};
-use crate::identity::{ClientCertificate, Identity};
+use super::{choose, guard, headers, request, wire};
+use crate::clock;
+use crate::identity::jwt::Check;
+use crate::identity::{ClientCertificate, Identity, Read, Reading, Refusal};
 use crate::telemetry::metrics;
 
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
@@ -30,37 +34,59 @@ pub fn keep(session: &mut Session, limits: &Limits) {
 }
 
 /// Learns who the peer is, and removes what it may not send before anything reads it.
-pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) {
+pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     ctx.peer = session.client_addr().and_then(|a| a.as_inet()).copied();
     let address = ctx.peer.map(|p| p.ip().to_canonical());
     ctx.trusted = address.is_some_and(|ip| gateway.identity().trusts(ip));
     let names = gateway.identity().header_names();
     let head = session.req_header_mut();
-    let removed = headers::strip_inbound(head, ctx.trusted, names);
-    ctx.request_id = trace::request_id(&head.headers);
-    ctx.traceparent = trace::traceparent(&head.headers);
-    let spoken_for = headers::forwarded_client(head).filter(|_| ctx.trusted);
-    ctx.client = spoken_for.or(address);
+    let (fields, removed) = headers::strip_inbound(head, ctx.trusted, names)?;
+    ctx.fields = fields;
+    ctx.ids = Ids::of(&head.headers, fields);
+    let spoken_for = fields.has(Field::ForwardedFor).then(|| headers::forwarded_client(head));
+    ctx.client = spoken_for.flatten().or(address);
     if removed {
         gateway.tell_removal(ctx);
     }
+    Ok(())
+}
+
+/// Lets a request in, or refuses it; where a token has to be checked first, [`settle`] does what is left.
+pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<Option<Check>> {
+    route(gateway, session, ctx);
+    enter(gateway, ctx)?;
+    check(gateway, session, ctx)?;
+    identify(gateway, session, ctx)
+}
+
+/// Takes a place among the requests in flight. Past as many as there may be, the answer is to come again: the sooner it
+/// is given, the less it costs those that are served.
+pub fn enter(gateway: &Gateway, ctx: &mut Context) -> Result<()> {
+    ctx.place = gateway.in_flight().take();
+    if ctx.place.is_none() {
+        metrics::refused("overload");
+        return Err(refused(503, "limits.requests_in_flight_max requests are in flight"));
+    }
+    Ok(())
 }
 
 /// Refuses a request that can be read in two ways.
-pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
+fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
     let limits = gateway.limits();
     let empty = session.as_mut().is_body_empty();
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
     let head = session.req_header();
     ctx.wire = Wire::of(session.as_ref()).cloned();
-    let framing = wire::Framing::of(head, empty);
-    let verdict = bytes
-        .map_or(Ok(()), |bytes| {
-            guard::check_head_bytes(&bytes, limits)?;
-            let whole = ctx.wire.as_ref().map_or(Ok(()), |wire| wire.head_ends(&bytes, framing));
+    let framing = wire::Framing::of(head, ctx.fields, empty);
+    let raw = match &bytes {
+        Some(bytes) => guard::check_head_bytes(bytes, limits).and_then(|()| {
+            let whole = ctx.wire.as_ref().map_or(Ok(()), |wire| wire.head_ends(bytes, framing));
             whole.map_err(guard::bad)
-        })
-        .and_then(|()| guard::check_head(head, limits, gateway.identity().header_names()));
+        }),
+        None => guard::check_fields(&head.headers),
+    };
+    let names = gateway.identity().header_names();
+    let verdict = raw.and_then(|()| guard::check_head(head, ctx.fields, limits, names));
     verdict.map_err(|refusal| {
         metrics::refused(refusal.cause);
         refused(refusal.status, refusal.cause)
@@ -69,26 +95,47 @@ pub fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Res
 
 /// Finds the route. First of all, because a refusal, too, is an answer of the route: a page can read it if the route
 /// allows that.
-pub fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
+fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
     let head = session.req_header();
     ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
 }
 
 /// Finds out who asks.
-pub fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<()> {
+fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Option<Check>> {
     let head = session.req_header();
     if ctx.route.is_none() {
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));
     }
-    let reader = gateway.identity();
     let tls = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
     let certificate = tls.and_then(|tls| tls.extension.get::<ClientCertificate>());
-    let read = reader.read(&head.headers, head.uri.query(), certificate, ctx.trusted);
-    ctx.identity = read.map_err(|refusal| {
+    let reader = gateway.identity();
+    let query = head.uri.query();
+    let read = reader.read(&head.headers, query, certificate, ctx.trusted, clock::unix_millis);
+    match read {
+        Ok(Read::Pending(check)) => Ok(Some(check)),
+        Ok(Read::Done(reading)) => known(gateway, session, ctx, Ok(reading)).map(|()| None),
+        Err(refusal) => known(gateway, session, ctx, Err(refusal)).map(|()| None),
+    }
+}
+
+/// Finds out who asks by a token that has to be checked, which is done elsewhere.
+pub async fn settle(gateway: &Gateway, session: &Session, ctx: &mut Context, check: Check) -> Result<()> {
+    let checked = gateway.verifier().run(check).await?;
+    let read = gateway.identity().settle(&session.req_header().headers, checked);
+    known(gateway, session, ctx, read)
+}
+
+/// It is known who asks, or that nobody may.
+fn known(gateway: &Gateway, session: &Session, ctx: &mut Context, read: Result<Reading, Refusal>) -> Result<()> {
+    let reader = gateway.identity();
+    let reading = read.map_err(|refusal| {
         metrics::refused("identity");
+        ctx.challenge = reader.challenge(&refusal);
         refused(refusal.status(), "identity")
     })?;
+    ctx.identity = reading.identity;
+    ctx.token = reading.token;
     if matches!(ctx.identity, Identity::Anonymous) {
         let secure = session.digest().is_some_and(|d| d.ssl_digest.is_some());
         if let Some(minted) = reader.mint(fastrand::u128(..).to_be_bytes(), secure) {

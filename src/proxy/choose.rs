@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderName, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -18,7 +18,7 @@ use super::request::Asked;
 use super::routes::Target;
 use crate::clock;
 use crate::rollout::PoolIdx;
-use crate::upstream::{Acquire, PeerUse};
+use crate::upstream::{Acquire, PeerUse, RetryCause};
 
 /// The peer for the next attempt. The release is decided once; retries stay inside it.
 pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
@@ -39,7 +39,7 @@ pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Re
     };
     let lease = pool.acquire(want).await.map_err(|e| unavailable(e.to_string()))?;
     ctx.upstream_since = Some(clock::now());
-    let peer = lease.peer(ctx.kind);
+    let peer = lease.peer(ctx.kind, ctx.stale);
     ctx.lease = Some(lease);
     Ok(peer)
 }
@@ -57,6 +57,7 @@ fn decide(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Poo
             let asked = Asked {
                 head,
                 client: ctx.client,
+                token: ctx.token.as_deref(),
             };
             let mut decision = table.decide(&ctx.identity, &asked);
             if !gateway.pools().any_available(table.release(decision.release).pool) {
@@ -93,7 +94,6 @@ pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
     ctx.reused = Some(reused);
     ctx.connection = connection_of(digest);
     if let Some(lease) = &ctx.lease {
-        lease.endpoint().connected();
         if reused {
             lease.endpoint().metrics().reused();
         }
@@ -114,21 +114,29 @@ pub fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
 }
 
 /// More of the request is due. Pingora bounds that over HTTP/1 only.
-pub fn wait_for_body(ctx: &Context, pause: Duration) {
+pub fn wait_for_body(ctx: &mut Context, pause: Duration) {
     let over_h2 = ctx.wire.is_none();
-    if let (Some(connection), true, false) = (&ctx.connection, over_h2, ctx.upstream_h2) {
-        if ctx.upstream_status.is_none() {
-            connection.expect_head_by(clock::tick().after(pause));
-        }
+    if over_h2 && !ctx.upstream_h2 && (ctx.upstream_status.is_none() || ctx.parting) {
+        ctx.expect_by(clock::tick().after(pause));
     }
 }
 
 /// The request is all sent: the head of the response is due from now on.
-pub fn wait_for_head(ctx: &Context) {
-    if let (Some(connection), Some(lease), false) = (&ctx.connection, &ctx.lease, ctx.upstream_h2) {
-        if ctx.upstream_status.is_none() {
-            connection.expect_head_by(lease.endpoint().head_due(clock::tick()));
-        }
+pub fn wait_for_head(ctx: &mut Context) {
+    if ctx.upstream_status.is_some() {
+        return ctx.head_arrived();
+    }
+    let due = ctx.lease.as_ref().map(|lease| lease.endpoint().head_due(clock::tick()));
+    if let Some(due) = due.filter(|_| !ctx.upstream_h2) {
+        ctx.expect_by(due);
+    }
+}
+
+/// The response is over. Over HTTP/1 that ends the request, too; Pingora waits for the rest of one over HTTP/2.
+pub fn response_over(ctx: &mut Context, pause: Duration) {
+    let over_h2 = ctx.wire.is_none();
+    if over_h2 && !ctx.body_over && !ctx.upstream_h2 && !ctx.parting {
+        ctx.part_by(clock::tick().after(pause));
     }
 }
 
@@ -137,22 +145,72 @@ pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// The head of a response is there.
-pub fn answered(response: &ResponseHeader, ctx: &mut Context) {
+/// The head of a response is there; its body may take its time, the rest of the request `pause` at most.
+pub fn answered(response: &ResponseHeader, ctx: &mut Context, pause: Duration) {
     let status = response.status;
     if is_interim(status) {
         return;
     }
+    if let Some(lease) = &ctx.lease {
+        lease.endpoint().answered();
+    }
     ctx.head_arrived();
     ctx.upstream_status = Some(status.as_u16());
     ctx.upstream_duration = ctx.upstream_since.map(|since| since.elapsed());
+    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    if empty || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+        response_over(ctx, pause);
+    }
 }
 
-/// No connection came about: the endpoint is noted, so that the next attempt goes elsewhere if it can.
-pub fn connect_failed(gateway: &Gateway, ctx: &mut Context) {
-    let (Some(lease), Some(index)) = (ctx.lease.take(), ctx.pool) else {
-        return;
-    };
-    gateway.pools().get(index).connect_failed(lease.endpoint());
-    ctx.tried.push(Arc::clone(lease.endpoint()));
+/// No connection came about: the endpoint is noted, so that the next attempt goes elsewhere if it can. What this process
+/// lacks, a descriptor or a port, is not the endpoint's failure.
+pub fn connect_failed(gateway: &Gateway, error: &Error, ctx: &mut Context) {
+    if *error.etype() != ErrorType::SocketError {
+        note_failure(gateway, ctx);
+    }
+    leave_for_another(ctx);
+}
+
+/// Whether a request whose connection failed is tried again, and after what. Only where it may be sent twice, and nothing
+/// has been sent downstream.
+pub fn again(gateway: &Gateway, session: &Session, error: &mut Error, reused: bool, ctx: &mut Context) -> bool {
+    // Decided in every case: Pingora panics on an undecided retry.
+    error.retry.decide_reuse(reused);
+    let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
+    let unanswered = session.response_written().is_none() && ctx.upstream_status.is_none() && !overdue;
+    let closed = matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError
+    ) && *error.esource() == ErrorSource::Upstream;
+    if !unanswered || !closed && !error.retry() {
+        return false;
+    }
+    if !reused && closed {
+        note_failure(gateway, ctx);
+    }
+    let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+    if !replayable || ctx.interim {
+        return false;
+    }
+    leave_for_another(ctx);
+    let pool = ctx.pool.map(|index| gateway.pools().get(index));
+    if reused || !closed {
+        ctx.stale |= reused;
+        return pool.is_some_and(|pool| pool.may_retry(RetryCause::ReusedConnectionClosed, ctx.attempts));
+    }
+    // Where there is no other endpoint, there is no reason to hope.
+    pool.is_some_and(|pool| pool.has_other(&ctx.tried) && pool.may_retry(RetryCause::ConnectionClosed, ctx.attempts))
+}
+
+fn note_failure(gateway: &Gateway, ctx: &Context) {
+    if let (Some(lease), Some(index)) = (&ctx.lease, ctx.pool) {
+        gateway.pools().get(index).failed(lease.endpoint());
+    }
+}
+
+fn leave_for_another(ctx: &mut Context) {
+    if let Some(lease) = ctx.lease.take() {
+        ctx.tried.push(Arc::clone(lease.endpoint()));
+    }
 }

@@ -4,13 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::fields::Fields;
+use super::places::Place;
+use super::trace::Ids;
 use super::wire::Wire;
-use crate::clock;
+use crate::clock::{self, Tick};
 use crate::control::Snapshot;
 use crate::identity::Identity;
+use crate::identity::jwt::Token;
 use crate::rollout::{Decision, PoolIdx};
 use crate::upstream::{Connection, Endpoint, Lease};
 
@@ -27,10 +30,15 @@ pub struct Context {
     pub client: Option<IpAddr>,
     /// Whether the peer may send identity and forwarding fields.
     pub trusted: bool,
-    pub request_id: HeaderValue,
-    pub traceparent: HeaderValue,
+    /// What the head has of what the gateway looks for.
+    pub fields: Fields,
+    pub ids: Ids,
     pub route: Option<usize>,
     pub identity: Identity,
+    /// The token that says who asks, if one does.
+    pub token: Option<Arc<Token>>,
+    /// What a 401 says of how to do better.
+    pub challenge: Option<&'static str>,
     pub decision: Option<Decision>,
     pub pool: Option<PoolIdx>,
     pub lease: Option<Lease>,
@@ -40,7 +48,13 @@ pub struct Context {
     /// Endpoints that failed this request.
     pub tried: SmallVec<[Arc<Endpoint>; 1]>,
     pub attempts: u32,
+    /// Whether a kept connection turned out to be closed: the next attempt opens its own.
+    pub stale: bool,
     pub reused: Option<bool>,
+    /// Whether something is due on the connection.
+    pub waiting: bool,
+    /// Whether the connection holds the places of this request.
+    pub parting: bool,
     /// Whether the request asks for an upgrade, and whether it is a stream by its own word.
     pub kind: crate::upstream::PeerUse,
     pub upstream_h2: bool,
@@ -55,6 +69,8 @@ pub struct Context {
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
+    /// The place among the requests in flight.
+    pub place: Option<Place>,
     /// The cookie to set on an anonymous visitor.
     pub set_cookie: Option<String>,
 }
@@ -69,10 +85,12 @@ impl Context {
             peer: None,
             client: None,
             trusted: false,
-            request_id: HeaderValue::from_static("-"),
-            traceparent: HeaderValue::from_static(""),
+            fields: Fields::default(),
+            ids: Ids::none(),
             route: None,
             identity: Identity::Anonymous,
+            token: None,
+            challenge: None,
             decision: None,
             pool: None,
             lease: None,
@@ -80,7 +98,10 @@ impl Context {
             last: None,
             tried: SmallVec::new(),
             attempts: 0,
+            stale: false,
             reused: None,
+            waiting: false,
+            parting: false,
             kind: crate::upstream::PeerUse::Request,
             upstream_h2: false,
             upstream_since: None,
@@ -91,6 +112,7 @@ impl Context {
             interim: false,
             failed: None,
             aborted: false,
+            place: None,
             set_cookie: None,
         }
     }
@@ -108,10 +130,31 @@ impl Context {
         }
     }
 
-    /// Stops waiting for the head of a response.
-    pub fn head_arrived(&self) {
+    /// More of this request or its response is due on its connection by then.
+    pub fn expect_by(&mut self, due: Tick) {
         if let Some(connection) = &self.connection {
+            connection.expect_head_by(due);
+            self.waiting = true;
+        }
+    }
+
+    /// Nothing is due any more. Where nothing was, the connection may be another request's by now.
+    pub fn head_arrived(&mut self) {
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.waiting) {
             connection.head_arrived();
+            self.waiting = false;
+        }
+    }
+
+    /// The response is over, and the request is not: until when the rest may pause before its places are given back. The
+    /// client has what it wanted, and may never say more.
+    pub fn part_by(&mut self, due: Tick) {
+        let held = self.connection.clone().zip(self.lease.take());
+        if let Some((connection, lease)) = held {
+            self.last = Some(Arc::clone(lease.endpoint()));
+            connection.hold((lease, self.place.take()));
+            self.parting = true;
+            self.expect_by(due);
         }
     }
 }
@@ -120,5 +163,8 @@ impl Drop for Context {
     fn drop(&mut self) {
         // A request that ends in any way leaves no deadline behind on a connection that others will use.
         self.head_arrived();
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.parting) {
+            connection.release();
+        }
     }
 }

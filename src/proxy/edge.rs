@@ -2,52 +2,152 @@
 //! and share one gateway, so that they share its upstream connections.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
-use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
+use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use super::gateway::Gateway;
 use super::leave::{Leaving, unless_idle};
+use super::places::{Connections, Crowded, Places};
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
-use crate::telemetry::metrics::DownstreamConnection;
+use crate::telemetry::metrics::{self, DownstreamConnection};
 
-/// Requests on one downstream connection before it is closed, so that no connection lives for ever.
-const REQUESTS_PER_CONNECTION: u32 = 100_000;
+/// A client that is turned away is given so long to read why: closing at once would take the answer with it.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// As many are given that at a time; the others are closed.
+const FAREWELLS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+const NO_ROOM: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const TOO_MANY: &[u8] =
+    b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// A listening service's application: it watches what comes over each connection.
+/// A listening service's application: it finds a place for each connection, and watches what comes over it.
 pub struct Edge {
     http: Arc<Http>,
     limits: Limits,
+    connections: Arc<Connections>,
+    farewells: Arc<Places>,
     leaving: Leaving,
 }
 
+/// What an [`Edge`] is made of.
+pub struct EdgeParts {
+    /// Serves requests.
+    pub proxy: Arc<HttpProxy<Gateway>>,
+    /// Accept HTTP/2 in clear text by prior knowledge.
+    pub h2c: bool,
+    /// Bounds on downstream.
+    pub limits: Limits,
+    /// Places for connections, of all edges.
+    pub connections: Arc<Connections>,
+    /// Tells when to close idle connections.
+    pub leaving: Leaving,
+}
+
 impl Edge {
-    /// In front of `proxy`; `h2c` accepts HTTP/2 in clear text by prior knowledge; `leaving` tells when to close idle
-    /// connections.
-    pub fn new(proxy: Arc<HttpProxy<Gateway>>, h2c: bool, limits: Limits, leaving: Leaving) -> Self {
+    /// Puts the parts together.
+    pub fn new(parts: EdgeParts) -> Self {
+        let EdgeParts {
+            proxy,
+            h2c,
+            limits,
+            connections,
+            leaving,
+        } = parts;
         let mut options = HttpServerOptions::default();
         options.h2c = h2c;
-        options.keepalive_request_limit = Some(REQUESTS_PER_CONNECTION);
+        // Pingora counts how often a connection is used again.
+        options.keepalive_request_limit = Some(limits.keepalive_requests_max.get() - 1);
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
-        let http = Arc::new(Http { proxy, options });
-        Self { http, limits, leaving }
+        let http = Arc::new(Http {
+            proxy,
+            options,
+            h2: h2_options(&limits),
+        });
+        Self {
+            http,
+            limits,
+            connections,
+            farewells: Places::new(FAREWELLS_MAX),
+            leaving,
+        }
     }
+
+    async fn turn_away(&self, mut stream: Stream, crowded: Crowded) {
+        let (answer, cause) = match crowded {
+            Crowded::All => (NO_ROOM, "connections"),
+            Crowded::Client => (TOO_MANY, "connections_per_client"),
+        };
+        metrics::refused(cause);
+        // HTTP/2 has no such short word: the end of the connection is the answer.
+        let told = !matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
+        if let (Some(_place), true) = (self.farewells.take(), told) {
+            let farewell = async {
+                stream.write_all(answer).await?;
+                stream.flush().await?;
+                AsyncWriteExt::shutdown(&mut stream).await?;
+                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+            };
+            // However it ends, the connection does.
+            drop(timeout(FAREWELL, farewell).await);
+        }
+    }
+}
+
+/// Pingora's bounds with ours: the head of a request is bounded as over HTTP/1.
+fn h2_options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+    options.max_concurrent_streams(limits.http2_streams_max.get());
+    options
 }
 
 #[async_trait]
 impl ServerApp for Edge {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let client = stream.get_socket_digest();
+        let client = client.and_then(|d| Some(d.peer_addr()?.as_inet()?.ip()));
+        let _entered = match self.connections.enter(client) {
+            Ok(entered) => entered,
+            Err(crowded) => {
+                self.turn_away(stream, crowded).await;
+                return None;
+            }
+        };
         let _open = DownstreamConnection::open();
         let watched = Box::new(Socket::new(stream, self.limits));
         let wire = Arc::clone(watched.wire());
-        let serving = self.http.process_new(watched, shutdown);
+        let mut shutdown = shutdown.clone();
+        // Pingora tells an HTTP/2 client to go (GOAWAY) when the process does; here also when it has had its share.
+        let (go, going) = watch::channel(*shutdown.borrow());
+        let told = async {
+            tokio::select! {
+                _ = shutdown.wait_for(|over| *over) => {}
+                () = wire.spent() => {}
+            }
+            go.send_replace(true);
+            std::future::pending::<()>().await;
+        };
+        let serving = async {
+            tokio::select! {
+                biased;
+                stream = self.http.process_new(watched, &going) => stream,
+                () = told => None,
+            }
+        };
         unless_idle(serving, &wire, &self.leaving).await
     }
 
@@ -60,6 +160,7 @@ impl ServerApp for Edge {
 struct Http {
     proxy: Arc<HttpProxy<Gateway>>,
     options: HttpServerOptions,
+    h2: H2Options,
 }
 
 // Written out rather than with `#[async_trait]`, which would box every request's future a second time.
@@ -86,6 +187,10 @@ impl HttpServerApp for Http {
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
         Some(&self.options)
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        Some(self.h2.clone())
     }
 
     fn http_cleanup<'life0, 'async_trait>(&'life0 self) -> Pin<Box<dyn Future<Output = ()> + Send + 'async_trait>>

@@ -56,7 +56,9 @@ fn downstream(error: &Error, ctx: &Context) -> Failure {
     match ctx.wire.as_ref().and_then(|wire| wire.fault()) {
         Some(Fault::SlowHead | Fault::SlowBody) => return Failure::Refused(408),
         Some(Fault::LargeHead) => return Failure::Refused(431),
-        Some(Fault::Chunks | Fault::Trailers | Fault::Ahead) => return Failure::Refused(400),
+        Some(Fault::Chunks | Fault::Trailers | Fault::Ahead | Fault::Resets | Fault::Flood) => {
+            return Failure::Refused(400);
+        }
         None => {}
     }
     match error.etype() {
@@ -89,7 +91,8 @@ fn upstream(error: &Error, ctx: &Context) -> Failure {
         ErrorType::ConnectRefused => (502, "connection refused"),
         ErrorType::ConnectNoRoute => (502, "no route"),
         ErrorType::ConnectProxyFailure => (502, "proxy refused the tunnel"),
-        ErrorType::ConnectError | ErrorType::SocketError | ErrorType::BindError => (502, "connect error"),
+        ErrorType::SocketError => (503, "no descriptor or port left"),
+        ErrorType::ConnectError | ErrorType::BindError => (502, "connect error"),
         ErrorType::TLSHandshakeFailure | ErrorType::HandshakeError => (502, "TLS handshake failed"),
         ErrorType::TLSHandshakeTimedout => (504, "TLS handshake timeout"),
         ErrorType::InvalidCert => (502, "certificate not accepted"),

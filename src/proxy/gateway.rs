@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderName;
-use http::header::CONNECTION;
+use http::HeaderValue;
 use log::{error, warn};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -17,8 +17,12 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::context::Context;
 use super::failure::{self, Failure};
+use super::fields::Fields;
+use super::phase::{self, Phase, at_once};
+use super::places::Places;
 use super::routes::{Routes, Target};
 use super::settings::{Cors, Limits, OwnCors};
+use super::verify::Verifier;
 use super::{admit, choose, cors, headers, record, respond};
 use crate::control::Live;
 use crate::identity;
@@ -48,6 +52,8 @@ pub struct GatewayParts {
 /// The data plane.
 pub struct Gateway {
     parts: GatewayParts,
+    in_flight: Arc<Places>,
+    verifier: Verifier,
     pub(super) removal_told: AtomicBool,
 }
 
@@ -55,7 +61,9 @@ impl Gateway {
     /// Puts the parts together.
     pub fn new(parts: GatewayParts) -> Self {
         Self {
+            in_flight: Places::new(parts.limits.requests_in_flight_max),
             parts,
+            verifier: Verifier::new(),
             removal_told: AtomicBool::new(false),
         }
     }
@@ -76,12 +84,16 @@ impl Gateway {
         &self.parts.identity
     }
 
+    pub(super) fn verifier(&self) -> &Verifier {
+        &self.verifier
+    }
+
     pub(super) fn limits(&self) -> &Limits {
         &self.parts.limits
     }
 
-    fn identity_names(&self) -> &[HeaderName] {
-        self.parts.identity.header_names()
+    pub(super) fn in_flight(&self) -> &Arc<Places> {
+        &self.in_flight
     }
 
     fn cors(&self, ctx: &Context) -> Option<&Cors> {
@@ -93,6 +105,75 @@ impl Gateway {
             Some(Cors::Own(policy)) => Some(policy),
             Some(Cors::Passthrough) | None => None,
         }
+    }
+
+    /// Writes down for the upstream what was decided, and begins to wait.
+    fn address(&self, session: &mut Session, upstream: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+        let pool = ctx.pool.map(|pool| self.parts.pools.get(pool));
+        ctx.upstream_h2 = upstream.version == http::Version::HTTP_2;
+        let alone = pool.is_some_and(|pool| !pool.settings().connections.reuse);
+        let stamp = headers::Stamp {
+            tls: session.digest().is_some_and(|d| d.ssl_digest.is_some()),
+            identity: self.parts.identity.header_names(),
+            rollout: self.stamp_of(ctx),
+            origin: self.cors(ctx) == Some(&Cors::Passthrough),
+            close: alone && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade,
+        };
+        headers::stamp(upstream, ctx, stamp)?;
+        choose::sent(session, ctx, self.parts.limits.read_timeout);
+        Ok(())
+    }
+
+    fn stamp_of(&self, ctx: &Context) -> Option<HeaderValue> {
+        let decision = ctx.decision.as_ref()?;
+        match self.parts.routes.get(ctx.route?).target {
+            Target::Rollout(slot) => Some(ctx.snapshot.rollout(slot)?.stamp(decision).clone()),
+            Target::Pool(_) => None,
+        }
+    }
+
+    /// Answers a preflight, where that is this proxy's, of a request that is admitted.
+    fn preflight<'a>(
+        &'a self,
+        session: &'a mut Session,
+        ctx: &Context,
+        admitted: Result<()>,
+    ) -> Phase<'a, Result<bool>> {
+        match self.own_cors(ctx) {
+            Some(policy) if admitted.is_ok() && cors::is_preflight(session.req_header()) => {
+                Box::pin(respond::preflight(session, policy))
+            }
+            _ => phase::unanswered(admitted),
+        }
+    }
+
+    /// Makes of the upstream's head what the client gets.
+    fn answer(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+        if choose::is_interim(response.status) {
+            ctx.interim = true;
+            return Ok(());
+        }
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            ctx.wire.iter().for_each(|wire| wire.tunnel_begins());
+        }
+        if ctx.interim {
+            // Pingora took the interim response for one before the end of the request, which ends the connection.
+            admit::keep(session, &self.parts.limits);
+        }
+        if let Some(policy) = self.own_cors(ctx) {
+            cors::answer(policy, &session.req_header().headers, response)?;
+        }
+        if let Some(cookie) = ctx.set_cookie.take() {
+            response.append_header(http::header::SET_COOKIE, cookie)?;
+        }
+        if session.req_header().version == http::Version::HTTP_10 {
+            headers::unchunk(response);
+            session.set_keepalive(None);
+        }
+        if self.parts.draining.load(Ordering::Relaxed) || session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
+        Ok(())
     }
 
     fn may_retry(&self, ctx: &Context, cause: RetryCause) -> bool {
@@ -109,7 +190,7 @@ impl Gateway {
         error!(
             target: targets::PROXY,
             "request failed: {cause}; status={status} request_id={} route={} pool={} endpoint={} attempts={} error={error}",
-            ctx.request_id.to_str().unwrap_or("-"),
+            ctx.ids.request_id.to_str().unwrap_or("-"),
             route.as_ref().map_or("-", RouteId::as_str),
             ctx.pool.map_or("-", |pool| self.parts.pools.get(pool).name().as_str()),
             ctx.endpoint().map_or("-", |e| e.label()),
@@ -141,130 +222,84 @@ impl ProxyHttp for Gateway {
         // Pingora's default is a compression module that is switched off, at a price on every request.
     }
 
-    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<()> {
-        admit::bound(session, &self.parts.limits);
-        admit::introduce(self, session, ctx);
-        Ok(())
-    }
+    at_once!(early_request_filter(gateway, session, ctx) -> Result<()>: {
+        admit::bound(session, &gateway.parts.limits);
+        phase::go_on(admit::introduce(gateway, session, ctx))
+    });
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
-        admit::route(self, session, ctx);
-        admit::check(self, session, ctx)?;
-        admit::identify(self, session, ctx)?;
-        match self.own_cors(ctx) {
-            Some(policy) if cors::is_preflight(session.req_header()) => {
-                respond::preflight(session, policy).await?;
-                Ok(true)
-            }
-            _ => Ok(false),
+    at_once!(request_filter(gateway, session, ctx) -> Result<bool>: {
+        match admit::admit(gateway, session, ctx) {
+            Ok(Some(check)) => Box::pin(async move {
+                let admitted = admit::settle(gateway, session, ctx, check).await;
+                gateway.preflight(session, ctx, admitted).await
+            }),
+            Ok(None) => gateway.preflight(session, ctx, Ok(())),
+            Err(refused) => gateway.preflight(session, ctx, Err(refused)),
         }
-    }
+    });
+
+    at_once!(proxy_upstream_filter(_gateway, _session, _ctx) -> Result<bool>: phase::wanted());
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
         choose::peer(self, session, ctx).await
     }
 
-    async fn connected_to_upstream(
-        &self,
-        _session: &mut Session,
+    fn connected_to_upstream<'life0, 'life1, 'life2, 'life3, 'life4, 'async_trait>(
+        &'life0 self,
+        _session: &'life1 mut Session,
         reused: bool,
-        _peer: &HttpPeer,
+        _peer: &'life2 HttpPeer,
         _fd: std::os::unix::io::RawFd,
-        digest: Option<&Digest>,
-        ctx: &mut Context,
-    ) -> Result<()> {
+        digest: Option<&'life3 Digest>,
+        ctx: &'life4 mut Context,
+    ) -> Phase<'async_trait, Result<()>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        'life3: 'async_trait,
+        'life4: 'async_trait,
+        Self: 'async_trait,
+    {
         choose::connected(reused, digest, ctx);
-        Ok(())
+        phase::go_on(Ok(()))
     }
 
-    async fn upstream_request_filter(
-        &self,
-        session: &mut Session,
-        upstream: &mut RequestHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        let tls = session.digest().is_some_and(|d| d.ssl_digest.is_some());
-        headers::stamp(upstream, ctx, tls, self.identity_names())?;
-        if self.cors(ctx) != Some(&Cors::Passthrough) {
-            headers::drop_origin(upstream);
-        }
-        if let (Some(place), Some(decision)) = (ctx.route, &ctx.decision) {
-            if let Target::Rollout(slot) = self.parts.routes.get(place).target {
-                let live = ctx.snapshot.rollout(slot);
-                let stamp = live.map(|live| live.stamp(decision).clone());
-                stamp
-                    .map(|stamp| upstream.insert_header(headers::X_ROLLOUT, stamp))
-                    .transpose()?;
-            }
-        }
-        let reuse = ctx
-            .pool
-            .is_none_or(|pool| self.parts.pools.get(pool).settings().connections.reuse);
-        ctx.upstream_h2 = upstream.version == http::Version::HTTP_2;
-        if !reuse && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade {
-            upstream.insert_header(CONNECTION, "close")?;
-        }
-        choose::sent(session, ctx, self.parts.limits.read_timeout);
-        Ok(())
-    }
+    at_once!(upstream_request_filter(gateway, session, ctx; upstream: &mut RequestHeader) -> Result<()>: {
+        phase::go_on(gateway.address(session, upstream, ctx))
+    });
 
-    async fn request_body_filter(
+    at_once!(request_body_filter(
+        gateway, _session, ctx; body: &mut Option<Bytes>, end_of_stream: bool
+    ) -> Result<()>: {
+        phase::go_on(admit::count_body(gateway, body, end_of_stream, ctx))
+    });
+
+    at_once!(upstream_response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
+        let fields = Fields::of(&response.headers, &[]);
+        let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade);
+        if sound.is_ok() {
+            choose::answered(response, ctx, gateway.parts.limits.read_timeout);
+            headers::strip_response(response, fields, session.as_ref().as_http1().is_some());
+        }
+        phase::go_on(sound)
+    });
+
+    at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
+        phase::go_on(gateway.answer(session, response, ctx))
+    });
+
+    fn response_body_filter(
         &self,
         _session: &mut Session,
-        body: &mut Option<Bytes>,
+        _body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Context,
-    ) -> Result<()> {
-        admit::count_body(self, body, end_of_stream, ctx)
-    }
-
-    async fn upstream_response_filter(
-        &self,
-        _session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        headers::check_response(response, ctx.kind == PeerUse::Upgrade)?;
-        choose::answered(response, ctx);
-        headers::strip_response(response);
-        Ok(())
-    }
-
-    async fn response_filter(
-        &self,
-        session: &mut Session,
-        response: &mut ResponseHeader,
-        ctx: &mut Context,
-    ) -> Result<()> {
-        if choose::is_interim(response.status) {
-            ctx.interim = true;
-            return Ok(());
+    ) -> Result<Option<Duration>> {
+        if end_of_stream {
+            choose::response_over(ctx, self.parts.limits.read_timeout);
         }
-        if let Some(wire) = ctx
-            .wire
-            .as_ref()
-            .filter(|_| response.status == http::StatusCode::SWITCHING_PROTOCOLS)
-        {
-            wire.tunnel_begins();
-        }
-        if ctx.interim {
-            // Pingora took the interim response for one before the end of the request, which ends the connection.
-            admit::keep(session, &self.parts.limits);
-        }
-        if let Some(policy) = self.own_cors(ctx) {
-            cors::answer(policy, &session.req_header().headers, response)?;
-        }
-        if let Some(cookie) = ctx.set_cookie.take() {
-            response.append_header(http::header::SET_COOKIE, cookie)?;
-        }
-        if session.req_header().version == http::Version::HTTP_10 {
-            headers::unchunk(response);
-            session.set_keepalive(None);
-        }
-        if self.parts.draining.load(Ordering::Relaxed) || session.is_process_shutting_down() {
-            session.set_keepalive(None);
-        }
-        Ok(())
+        Ok(None)
     }
 
     fn fail_to_connect(
@@ -274,7 +309,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         mut e: Box<Error>,
     ) -> Box<Error> {
-        choose::connect_failed(self, ctx);
+        choose::connect_failed(self, &e, ctx);
         e.set_retry(self.may_retry(ctx, RetryCause::Connect));
         e
     }
@@ -287,14 +322,8 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
         reused: bool,
     ) -> Box<Error> {
-        let replayable = session.req_header().method.is_idempotent()
-            && !session.as_ref().retry_buffer_truncated()
-            && session.response_written().is_none();
-        let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());
-        // Decided in every case: Pingora panics on an undecided retry.
-        e.retry.decide_reuse(reused);
-        let again = e.retry() && replayable && !overdue;
-        e.set_retry(again && self.may_retry(ctx, RetryCause::ReusedConnectionClosed));
+        let again = choose::again(self, session, &mut e, reused, ctx);
+        e.set_retry(again);
         e
     }
 
@@ -331,10 +360,23 @@ impl ProxyHttp for Gateway {
         true
     }
 
-    async fn logging(&self, session: &mut Session, _e: Option<&Error>, ctx: &mut Context) {
+    fn logging<'life0, 'life1, 'life2, 'life3, 'async_trait>(
+        &'life0 self,
+        session: &'life1 mut Session,
+        _error: Option<&'life2 Error>,
+        ctx: &'life3 mut Context,
+    ) -> Phase<'async_trait, ()>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        'life3: 'async_trait,
+        Self: 'async_trait,
+    {
         ctx.head_arrived();
         ctx.leave();
         record::record(self, session, ctx);
+        phase::over()
     }
 }
 

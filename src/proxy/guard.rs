@@ -5,6 +5,7 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, UPGRADE}
 use http::{HeaderMap, HeaderName, Method, Version};
 use pingora::http::RequestHeader;
 
+use super::fields::{Field, Fields};
 use super::settings::Limits;
 
 /// Why a request is refused.
@@ -42,7 +43,7 @@ const PROTECTED: [&str; 14] = [
 /// Encoded bytes of a path that servers decode in different ways, or take for the end of something.
 const HIDDEN: [&[u8]; 5] = [b"00", b"0a", b"0d", b"2f", b"5c"];
 
-/// Looks at the bytes of an HTTP/1 head: line ends, folding, control bytes, and what Pingora has already dropped.
+/// Looks at the bytes of an HTTP/1 head: line ends, folding, control bytes, names, and what Pingora has already dropped.
 pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     if head.len() > limits.header_bytes_max {
         return Err(Refusal {
@@ -50,29 +51,36 @@ pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
             cause: "header_too_large",
         });
     }
+    let Sums { returns, controls } = Sums::of(head);
+    let underscores = memchr::memchr(b'_', head).is_some();
     let mut start = 0;
-    let (mut lengths, mut encodings) = (0, 0);
+    let (mut lines, mut lengths, mut encodings) = (0, 0, 0);
     for end in memchr::memchr_iter(b'\n', head) {
         let line = head.get(start..end).unwrap_or_default();
         let Some(line) = line.strip_suffix(b"\r") else {
             return Err(bad("bare_lf"));
         };
-        if start > 0 {
+        if start == 0 {
+            // Pingora drops a fragment, which no client sends (RFC 9112, 3.2).
+            if memchr::memchr(b'#', line).is_some() {
+                return Err(bad("target"));
+            }
+        } else {
             match line.first() {
                 Some(b' ' | b'\t') => return Err(bad("obs_fold")),
                 Some(b'C' | b'c') if is_field(line, b"content-length") => lengths += 1,
                 Some(b'T' | b't') if is_field(line, b"transfer-encoding") => encodings += 1,
                 _ => {}
             }
+            if underscores && line.iter().take_while(|b| **b != b':').any(|b| *b == b'_') {
+                return Err(bad("underscore_in_name"));
+            }
         }
-        if memchr::memchr2(b'\r', 0, line).is_some() {
-            return Err(bad("control_byte"));
-        }
-        // Pingora drops a fragment, which no client sends (RFC 9112, 3.2).
-        if start == 0 && memchr::memchr(b'#', line).is_some() {
-            return Err(bad("target"));
-        }
+        lines += 1;
         start = end + 1;
+    }
+    if controls || returns != lines {
+        return Err(bad("control_byte"));
     }
     match (lengths, encodings) {
         (0 | 1, 0) | (0, 1) => Ok(()),
@@ -82,13 +90,43 @@ pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     }
 }
 
+/// What a head has in all, summed up without branches, so that it takes many bytes at a time.
+struct Sums {
+    /// Carriage returns, which stand at the ends of lines only.
+    returns: usize,
+    /// Whether there are control bytes that have no place in a head.
+    controls: bool,
+}
+
+impl Sums {
+    fn of(head: &[u8]) -> Self {
+        let mut sums = Self {
+            returns: 0,
+            controls: false,
+        };
+        // No block has more than a byte can count.
+        for block in head.chunks(255) {
+            let returns = block.iter().fold(0_u8, |n, b| n + u8::from(*b == b'\r'));
+            let odd = |b: u8| (b < 0x20) & (b != b'\t') & (b != b'\r') & (b != b'\n') | (b == 0x7f);
+            sums.returns += usize::from(returns);
+            sums.controls |= block.iter().fold(false, |found, b| found | odd(*b));
+        }
+        sums
+    }
+}
+
 fn is_field(line: &[u8], name: &[u8]) -> bool {
     let (field, rest) = line.split_at(name.len().min(line.len()));
     field.eq_ignore_ascii_case(name) && matches!(rest.first(), Some(b':' | b' ' | b'\t'))
 }
 
 /// Looks at a parsed head, of any version. `identity` names the fields that tell who asks.
-pub fn check_head(request: &RequestHeader, limits: &Limits, identity: &[HeaderName]) -> Result<(), Refusal> {
+pub fn check_head(
+    request: &RequestHeader,
+    fields: Fields,
+    limits: &Limits,
+    identity: &[HeaderName],
+) -> Result<(), Refusal> {
     let headers = &request.headers;
     if headers.len() > limits.headers_max {
         return Err(Refusal {
@@ -103,12 +141,22 @@ pub fn check_head(request: &RequestHeader, limits: &Limits, identity: &[HeaderNa
             cause: "trace",
         });
     }
+    if request.raw_path().len() > limits.target_bytes_max {
+        return Err(Refusal {
+            status: 414,
+            cause: "target_too_long",
+        });
+    }
     check_target(request)?;
     check_host(request)?;
-    check_framing(request)?;
-    check_connection(headers, identity)?;
-    check_names_and_values(headers)?;
-    check_length(headers, limits)
+    if fields.has(Field::TransferEncoding) || fields.has(Field::ContentLength) {
+        check_framing(request)?;
+        check_length(headers, limits)?;
+    }
+    if fields.has(Field::Connection) {
+        check_connection(headers, identity)?;
+    }
+    Ok(())
 }
 
 fn check_target(request: &RequestHeader) -> Result<(), Refusal> {
@@ -189,6 +237,23 @@ fn check_authority(request: &RequestHeader) -> Result<(), Refusal> {
     }
 }
 
+/// What a name of a host may be written with (RFC 3986, 3.2.2).
+const HOST_BYTES: [bool; 256] = {
+    let marks = b"-._~%!$&'()*+;=";
+    let mut allowed = [false; 256];
+    let mut at = 0;
+    while at < 256 {
+        allowed[at] = (at as u8).is_ascii_alphanumeric();
+        at += 1;
+    }
+    at = 0;
+    while at < marks.len() {
+        allowed[marks[at] as usize] = true;
+        at += 1;
+    }
+    allowed
+};
+
 /// A name or an address, and maybe a port (RFC 3986, 3.2).
 fn is_host(written: &[u8]) -> bool {
     let (name, port) = match written {
@@ -203,7 +268,7 @@ fn is_host(written: &[u8]) -> bool {
         }
         _ => written.split_at(written.iter().position(|b| *b == b':').unwrap_or(written.len())),
     };
-    let allowed = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+;=".contains(b);
+    let allowed = |b: &u8| HOST_BYTES[usize::from(*b)];
     let number = |port: &[u8]| {
         port.iter().try_fold(0_u32, |n, b| {
             let digit = b.is_ascii_digit().then(|| u32::from(b - b'0'))?;
@@ -261,7 +326,8 @@ fn is_harmless(value: &[u8]) -> bool {
         .any(|word| value.eq_ignore_ascii_case(word))
 }
 
-fn check_names_and_values(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Looks at the fields of a head of HTTP/2; of HTTP/1 [`check_head_bytes`] has seen them.
+pub fn check_fields(headers: &HeaderMap) -> Result<(), Refusal> {
     for (name, value) in headers {
         // Some servers read `_` and `-` as one, so that a second, unchecked spelling of a field would slip through.
         if memchr::memchr(b'_', name.as_str().as_bytes()).is_some() {
@@ -310,7 +376,8 @@ mod tests {
             request.append_header(*name, *value).expect("field");
         }
         let identity = [HeaderName::from_static("x-user-id")];
-        check_head(&request, &Limits::default(), &identity).map_err(|r| r.cause)
+        let fields = Fields::of(&request.headers, &identity);
+        check_head(&request, fields, &Limits::default(), &identity).map_err(|r| r.cause)
     }
 
     #[test]
@@ -327,6 +394,11 @@ mod tests {
             ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err("obs_fold")),
             ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Err("control_byte")),
             ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", Err("control_byte")),
+            ("GET / HTTP/1.1\r\nA: b\x1fc\r\n\r\n", Err("control_byte")),
+            ("GET / HTTP/1.1\r\nA: b\x7fc\r\n\r\n", Err("control_byte")),
+            ("GET / HTTP/1.1\r\nA: b\tc\u{ff}\r\n\r\n", Ok(())),
+            ("GET / HTTP/1.1\r\nX_User_Id: 1\r\n\r\n", Err("underscore_in_name")),
+            ("GET /a_b HTTP/1.1\r\nCookie: a_b=c_d\r\n\r\n", Ok(())),
             (
                 "P / HTTP/1.1\r\nContent-Length: 1\r\ncontent-length: 1\r\n\r\n",
                 Err("content_length_repeated"),
@@ -344,6 +416,32 @@ mod tests {
         }
         let long = format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", "x".repeat(40_000));
         assert_eq!(head_bytes(&long), Err("header_too_large"));
+    }
+
+    #[test]
+    fn control_bytes_are_found_wherever_they_stand_and_a_long_head_is_counted_right() {
+        let head = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(300));
+        assert_eq!(head_bytes(&head), Ok(()));
+        for at in (20..head.len() - 4).filter(|at| head.as_bytes()[*at] == b'b') {
+            for odd in ["\0", "\r", "\x7f"] {
+                let mut broken = head.clone();
+                broken.replace_range(at..=at, odd);
+                assert_eq!(head_bytes(&broken), Err("control_byte"), "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_and_values_of_http_2_are_looked_at_one_by_one() {
+        let fields = |name: &'static str, value: &[u8]| {
+            let pair = (
+                HeaderName::from_static(name),
+                http::HeaderValue::from_bytes(value).expect("value"),
+            );
+            check_fields(&[pair].into_iter().collect()).map_err(|r| r.cause)
+        };
+        assert_eq!(fields("x-user-id", b"a\tb"), Ok(()));
+        assert_eq!(fields("x_user_id", b"1"), Err("underscore_in_name"));
     }
 
     #[test]
@@ -380,7 +478,6 @@ mod tests {
             ("GET", "/", vec![], Err("host")),
             ("GET", "/", vec![host, host], Err("host")),
             ("GET", "/", vec![("Host", "a,b")], Err("host")),
-            ("GET", "/", vec![host, ("X_User_Id", "1")], Err("underscore_in_name")),
             (
                 "GET",
                 "/",

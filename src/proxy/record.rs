@@ -42,11 +42,12 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
     let bytes_out = session.body_bytes_sent() as u64;
     let head = session.req_header();
     let field = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
+    let agents = gateway.access_log().shows_agents();
     let authority = || head.uri.authority().map(|a| a.as_str().as_bytes());
     gateway.access_log().write(&AccessRecord {
         unix_micros: clock::unix_micros(),
-        request_id: Some(ctx.request_id.as_bytes()),
-        trace_id: trace::trace_id(&ctx.traceparent),
+        request_id: Some(ctx.ids.request_id.as_bytes()),
+        trace_id: trace::trace_id(&ctx.ids.traceparent),
         client: client(ctx),
         method: head.method.as_str().as_bytes(),
         host: field(HOST).or_else(authority),
@@ -74,8 +75,8 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
         reused: ctx.reused,
         retries: ctx.attempts.saturating_sub(1),
         abort: ctx.aborted.then_some("downstream"),
-        referer: field(REFERER),
-        user_agent: field(USER_AGENT),
+        referer: agents.then(|| field(REFERER)).flatten(),
+        user_agent: agents.then(|| field(USER_AGENT)).flatten(),
     });
 }
 

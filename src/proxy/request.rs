@@ -6,6 +6,7 @@ use http::HeaderName;
 use http::header::COOKIE;
 use pingora::http::RequestHeader;
 
+use crate::identity::jwt::{Claims, Token};
 use crate::rollout::Attributes;
 
 /// What rules may ask of a request.
@@ -14,6 +15,8 @@ pub struct Asked<'a> {
     pub head: &'a RequestHeader,
     /// Who sent it, as far as that is believed.
     pub client: Option<IpAddr>,
+    /// The token that says who asks.
+    pub token: Option<&'a Token>,
 }
 
 impl Attributes for Asked<'_> {
@@ -42,6 +45,10 @@ impl Attributes for Asked<'_> {
     fn client_ip(&self) -> Option<IpAddr> {
         self.client
     }
+
+    fn claims(&self) -> Option<&Claims> {
+        self.token.map(|token| &token.claims)
+    }
 }
 
 fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
@@ -58,10 +65,13 @@ pub fn host(head: &RequestHeader) -> std::borrow::Cow<'_, str> {
             .map(http::uri::Authority::as_str)
             .unwrap_or_default(),
     };
-    let name = match written.rfind(']') {
-        Some(end) => &written[..=end],
-        None => written.split(':').next().unwrap_or_default(),
+    let bytes = written.as_bytes();
+    let end = match memchr::memchr(b':', bytes) {
+        // The colons of an address stand in brackets, and the port's behind them.
+        Some(colon) => memchr::memrchr(b']', bytes).map_or(colon, |end| end + 1),
+        None => bytes.len(),
     };
+    let name = written.get(..end).unwrap_or_default();
     let name = name.strip_suffix('.').unwrap_or(name);
     if name.bytes().any(|b| b.is_ascii_uppercase()) {
         name.to_ascii_lowercase().into()
@@ -88,6 +98,7 @@ mod tests {
         let asked = Asked {
             head: &head,
             client: None,
+            token: None,
         };
         assert_eq!(asked.cookie("a"), Some(&b"y"[..]));
         assert_eq!(asked.cookie("c"), Some(&b"z"[..]));

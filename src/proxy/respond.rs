@@ -2,7 +2,7 @@
 //! that a page can read them.
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::ResponseHeader;
@@ -13,18 +13,27 @@ use super::cors;
 use super::settings::OwnCors;
 use super::trace::REQUEST_ID;
 
+/// What is asked of a client that comes when there is no room: health checks and queues have changed by then.
+const RETRY_AFTER_SECONDS: &str = "1";
+
 /// Writes an answer with a one-line body and has the connection closed after it: what is left of the request may be
 /// unread or not understood.
 pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Option<&OwnCors>) -> Result<()> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let reason = status.canonical_reason().unwrap_or("Error");
-    let id = ctx.request_id.to_str().unwrap_or("-");
+    let id = ctx.ids.request_id.to_str().unwrap_or("-");
     let body = Bytes::from(format!("{} {reason}\nrequest id: {id}\n", status.as_u16()));
     let mut head = ResponseHeader::build(status, Some(8))?;
     head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
     head.insert_header(CONTENT_LENGTH, body.len())?;
     head.insert_header(CACHE_CONTROL, "no-store")?;
-    head.insert_header(REQUEST_ID, ctx.request_id.clone())?;
+    head.insert_header(REQUEST_ID, ctx.ids.request_id.clone())?;
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        head.insert_header(RETRY_AFTER, RETRY_AFTER_SECONDS)?;
+    }
+    if let Some(challenge) = ctx.challenge {
+        head.insert_header(WWW_AUTHENTICATE, challenge)?;
+    }
     if let Some(policy) = cors {
         cors::answer(policy, &session.req_header().headers, &mut head)?;
     }
@@ -37,8 +46,9 @@ pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Opt
     session.write_response_body(Some(body), true).await
 }
 
-/// Answers a preflight.
-pub async fn preflight(session: &mut Session, policy: &OwnCors) -> Result<()> {
+/// Answers a preflight; the request is answered then.
+pub async fn preflight(session: &mut Session, policy: &OwnCors) -> Result<bool> {
     let head = cors::preflight(policy, session.req_header())?;
-    session.write_response_header(Box::new(head), true).await
+    session.write_response_header(Box::new(head), true).await?;
+    Ok(true)
 }

@@ -1,5 +1,6 @@
 //! What the data plane is told at start: routes, CORS and the limits on downstream.
 
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::time::Duration;
 
 use crate::rollout::{PoolName, RolloutName, RouteId};
@@ -79,6 +80,16 @@ pub enum AllowOrigins {
     These(Vec<String>),
 }
 
+/// No connection lives for ever.
+const KEEPALIVE_REQUESTS_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(99_999);
+/// An idle connection costs some 20 KiB: 400 MiB.
+const CONNECTIONS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(19_999);
+/// Of those behind one address of a carrier few are here at a time.
+const CONNECTIONS_PER_CLIENT: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+const REQUESTS_IN_FLIGHT_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(9_999);
+/// As Pingora and most servers have it.
+const HTTP2_STREAMS_MAX: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+
 /// Bounds on what a client may send and how long it may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -86,6 +97,8 @@ pub struct Limits {
     pub header_bytes_max: usize,
     /// The largest number of request header fields; past it 431.
     pub headers_max: usize,
+    /// The largest request target, in bytes; past it 414.
+    pub target_bytes_max: usize,
     /// The largest request body, in bytes; past it 413. `None` means no bound.
     pub body_bytes_max: Option<u64>,
     /// How long a request head may take from its first byte to its last; past it 408. A body may keep us waiting for
@@ -95,10 +108,23 @@ pub struct Limits {
     pub body_rate_min: u64,
     /// How long an idle downstream connection is kept.
     pub keepalive_timeout: Duration,
+    /// Requests on one downstream connection before it is closed.
+    pub keepalive_requests_max: NonZeroU32,
     /// How long a request body may pause; past it 408.
     pub read_timeout: Duration,
     /// How long one write of a response may take.
     pub write_timeout: Duration,
+    /// Open downstream connections; past it 503.
+    pub connections_max: NonZeroUsize,
+    /// Of them, those of one client address that is not trusted; past it 429. `None` means no bound.
+    pub connections_per_client: Option<NonZeroUsize>,
+    /// Requests in flight; past it 503 at once.
+    pub requests_in_flight_max: NonZeroUsize,
+    /// Streams at a time on one HTTP/2 connection.
+    pub http2_streams_max: NonZeroU32,
+    /// Streams that the client of one HTTP/2 connection may reset, once they are more than half of all; past it the
+    /// connection is closed.
+    pub http2_resets_max: u32,
 }
 
 impl Default for Limits {
@@ -106,12 +132,19 @@ impl Default for Limits {
         Self {
             header_bytes_max: 32 * 1024,
             headers_max: 100,
+            target_bytes_max: 16 * 1024,
             body_bytes_max: None,
             header_timeout: Duration::from_secs(10),
             body_rate_min: 240,
             keepalive_timeout: Duration::from_secs(75),
+            keepalive_requests_max: KEEPALIVE_REQUESTS_MAX,
             read_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(60),
+            connections_max: CONNECTIONS_MAX,
+            connections_per_client: Some(CONNECTIONS_PER_CLIENT),
+            requests_in_flight_max: REQUESTS_IN_FLIGHT_MAX,
+            http2_streams_max: HTTP2_STREAMS_MAX,
+            http2_resets_max: 500,
         }
     }
 }

@@ -4,28 +4,34 @@
 //! what Pingora takes for a head must be the bytes that are next here. Of HTTP/2, which has its own framing, only the start of a connection is bounded here, and trailers are looked at.
 
 mod chunks;
+mod flood;
 mod socket;
 mod trailers;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BytesMut};
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::HeaderValue;
+use http::header::CONTENT_LENGTH;
 use memchr::memmem;
 use parking_lot::Mutex;
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
+use tokio::sync::Notify;
 
 pub use socket::Socket;
 
 use self::chunks::{Broken, Chunks};
+use self::flood::Flood;
 use self::trailers::Trailers;
+use super::fields::{Field, Fields};
 use super::settings::Limits;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
 const H2_PREFACE_BYTES: usize = 24;
+/// What an idle connection keeps for its next head, in bytes: most heads are smaller.
+const ROOM_KEPT: usize = 1024;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// Why reading from a connection was ended.
@@ -43,6 +49,10 @@ pub enum Fault {
     Trailers,
     /// Too much comes behind a message that is not answered yet.
     Ahead,
+    /// An HTTP/2 client takes most of its requests back.
+    Resets,
+    /// An HTTP/2 client sends what is for nobody, or does not go when it is told to.
+    Flood,
 }
 
 /// How a body is framed, for the rest of a message after its head.
@@ -58,10 +68,10 @@ pub enum Framing {
 
 impl Framing {
     /// Of a request, `empty` if it has no body. A length that is no number is the guard's to refuse.
-    pub fn of(head: &RequestHeader, empty: bool) -> Self {
+    pub fn of(head: &RequestHeader, fields: Fields, empty: bool) -> Self {
         if empty {
             Self::None
-        } else if head.headers.contains_key(TRANSFER_ENCODING) {
+        } else if fields.has(Field::TransferEncoding) {
             Self::Chunked
         } else {
             let written = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
@@ -122,7 +132,7 @@ enum Phase {
     /// Another protocol, which ends with the connection.
     Tunnel,
     /// HTTP/2.
-    Frames(Trailers),
+    Frames { trailers: Trailers, flood: Flood },
 }
 
 #[derive(Debug)]
@@ -131,7 +141,7 @@ struct State {
     h2: bool,
     /// What was read behind the last message: the start of the next head, and what came with it. Pingora holds the
     /// same bytes, and reads on only while they have no whole head, or for the end of a message, a buffer at a time.
-    ahead: BytesMut,
+    ahead: Vec<u8>,
     fault: Option<Fault>,
 }
 
@@ -140,19 +150,30 @@ struct State {
 pub struct Wire {
     state: Mutex<State>,
     limits: Limits,
+    /// The other end's address, as the upstream is told it.
+    client: OnceLock<HeaderValue>,
+    spent: Notify,
 }
 
 impl Wire {
-    fn new(limits: Limits, h2: bool) -> Self {
+    /// A connection that has just begun; `h2` if it is known to speak HTTP/2.
+    pub fn new(limits: Limits, h2: bool) -> Self {
         Self {
             state: Mutex::new(State {
                 phase: Phase::Head { since: None },
                 h2,
-                ahead: BytesMut::new(),
+                ahead: Vec::new(),
                 fault: None,
             }),
             limits,
+            client: OnceLock::new(),
+            spent: Notify::new(),
         }
+    }
+
+    /// The other end's address as text, made once a connection.
+    pub fn client(&self, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
+        self.client.get_or_init(make).clone()
     }
 
     /// The one under an HTTP/1 session.
@@ -183,10 +204,14 @@ impl Wire {
         let rest = ahead.strip_prefix(head).ok_or("head_repaired")?;
         let mut body = Body::of(framing);
         let own = body.read(rest).map_err(|Broken| "chunks")?;
-        ahead.advance(head.len() + own);
-        if ahead.is_empty() {
+        let used = head.len() + own;
+        if used < ahead.len() {
+            ahead.drain(..used);
+        } else if ahead.capacity() > ROOM_KEPT {
             // A connection may be idle for long.
-            *ahead = BytesMut::new();
+            *ahead = Vec::new();
+        } else {
+            ahead.clear();
         }
         *phase = if body.is_over() {
             Phase::Answer { bytes: 0 }
@@ -205,7 +230,7 @@ impl Wire {
     pub fn tunnel_begins(&self) {
         let mut state = self.state.lock();
         state.phase = Phase::Tunnel;
-        state.ahead = BytesMut::new();
+        state.ahead = Vec::new();
     }
 
     /// Whether no request is there, nor the first byte of one. HTTP/2 has a goodbye of its own.
@@ -217,6 +242,11 @@ impl Wire {
     /// Why reading was ended, if it was.
     pub fn fault(&self) -> Option<Fault> {
         self.state.lock().fault
+    }
+
+    /// Returns when an HTTP/2 client has sent as many requests as a connection may.
+    pub async fn spent(&self) {
+        self.spent.notified().await;
     }
 
     /// The first bytes are there.
@@ -232,11 +262,17 @@ impl Wire {
     }
 
     /// These bytes were read.
-    fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
+    ///
+    /// # Errors
+    /// When nothing more is to be read, and why.
+    pub fn read(&self, new: &[u8], now: impl FnOnce() -> Instant) -> Result<(), Fault> {
         let mut state = self.state.lock();
-        let read = state.read(new, now, self.limits.header_bytes_max);
+        let read = state.read(new, now, &self.limits);
         if let Err(fault) = read {
             state.fault = Some(fault);
+        }
+        if matches!(&state.phase, Phase::Frames { flood, .. } if flood.is_spent()) {
+            self.spent.notify_one();
         }
         read
     }
@@ -264,7 +300,7 @@ impl Wire {
                     .saturating_sub(*waited);
                 Some((start.checked_add(left)?, Fault::SlowBody))
             }
-            Phase::Answer { .. } | Phase::Tunnel | Phase::Frames(_) => None,
+            Phase::Answer { .. } | Phase::Tunnel | Phase::Frames { .. } => None,
         }
     }
 
@@ -274,9 +310,10 @@ impl Wire {
 }
 
 impl State {
-    fn read(&mut self, new: &[u8], now: impl FnOnce() -> Instant, most: usize) -> Result<(), Fault> {
+    fn read(&mut self, new: &[u8], now: impl FnOnce() -> Instant, limits: &Limits) -> Result<(), Fault> {
+        let most = limits.header_bytes_max;
         match &mut self.phase {
-            Phase::Head { .. } if self.h2 => return self.read_h2_start(new),
+            Phase::Head { .. } if self.h2 => return self.read_h2_start(new, now, limits),
             Phase::Head { .. } => {
                 self.ahead.extend_from_slice(new);
                 if self.ahead.len() > most && !has_head(&self.ahead) {
@@ -307,29 +344,34 @@ impl State {
                 self.ahead.extend_from_slice(new);
             }
             Phase::Tunnel => {}
-            Phase::Frames(trailers) => {
-                if !trailers.read(new) {
-                    return Err(Fault::Trailers);
-                }
-            }
+            Phase::Frames { trailers, flood } => return read_frames(trailers, flood, new, now),
         }
         Ok(())
     }
 
     /// Keeps the start of an HTTP/2 connection until it is whole; what follows the preface are frames.
-    fn read_h2_start(&mut self, new: &[u8]) -> Result<(), Fault> {
+    fn read_h2_start(&mut self, new: &[u8], now: impl FnOnce() -> Instant, limits: &Limits) -> Result<(), Fault> {
         self.ahead.extend_from_slice(new);
         if self.ahead.len() < H2_START_BYTES {
             return Ok(());
         }
         let start = std::mem::take(&mut self.ahead);
-        let mut trailers = Trailers::default();
-        if !trailers.read(&start[H2_PREFACE_BYTES..]) {
-            return Err(Fault::Trailers);
-        }
-        self.phase = Phase::Frames(trailers);
-        Ok(())
+        let (mut trailers, mut flood) = (Trailers::default(), Flood::new(limits));
+        let read = read_frames(&mut trailers, &mut flood, &start[H2_PREFACE_BYTES..], now);
+        self.phase = Phase::Frames { trailers, flood };
+        read
     }
+}
+
+/// One read of the clock does for all frames of one read of the socket, and only if one of them asks for it.
+fn read_frames(
+    trailers: &mut Trailers,
+    flood: &mut Flood,
+    new: &[u8],
+    now: impl FnOnce() -> Instant,
+) -> Result<(), Fault> {
+    let now = std::cell::LazyCell::new(now);
+    trailers.read(new, |kind, bytes, opens| flood.frame(kind, bytes, opens, || *now))
 }
 
 /// Whether there is the end of a head. Empty lines before it are not its end (RFC 9112, 2.2).

@@ -6,6 +6,7 @@ use http::HeaderName;
 
 use super::bucket::Bucket;
 use super::table::ReleaseIdx;
+use crate::identity::jwt::Claims;
 
 /// What rules may ask of a request.
 pub trait Attributes {
@@ -19,6 +20,10 @@ pub trait Attributes {
     fn path(&self) -> &str;
     /// The client's address.
     fn client_ip(&self) -> Option<IpAddr>;
+    /// What the token says that says who asks; requests without one have no claims.
+    fn claims(&self) -> Option<&Claims> {
+        None
+    }
 }
 
 /// A decision; which release, and why.

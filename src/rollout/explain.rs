@@ -224,6 +224,11 @@ fn attribute(when: &When, request: &impl Attributes) -> (String, Option<String>)
     if let Some(name) = &when.query {
         return (format!("query parameter {name}"), text(request.query(name)));
     }
+    if let Some(name) = &when.claim {
+        let claims = request.claims();
+        let values: Vec<&str> = claims.map(|c| c.values(name).collect()).unwrap_or_default();
+        return (format!("claim {name}"), (!values.is_empty()).then(|| values.join(", ")));
+    }
     if when.path.is_some() {
         return ("path".to_owned(), Some(request.path().to_owned()));
     }

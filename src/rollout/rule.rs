@@ -25,6 +25,7 @@ enum Attribute {
     Header(HeaderName),
     Cookie(String),
     Query(String),
+    Claim(String),
     Path,
     Client,
 }
@@ -57,16 +58,12 @@ impl Rule {
             .iter()
             .filter_map(|(key, value)| Some((*key, value.as_deref()?)));
         let (Some((key, value)), None) = (written.next(), written.next()) else {
-            let text = "names not exactly one attribute: write one of header, cookie, query, path and cidr";
+            let text = "names not exactly one attribute: write one of header, cookie, query, claim, path and cidr";
             return Err(vec![("", text.to_owned())]);
         };
         match key {
             "path" => whole(when, path(value)),
             "cidr" => whole(when, cidr(value)),
-            "claim" => Err(vec![(
-                "claim",
-                "claims of tokens are not available in this version: use a header".to_owned(),
-            )]),
             _ => named(when, key, value),
         }
     }
@@ -77,6 +74,10 @@ impl Rule {
             Attribute::Header(name) => self.test.holds(request.header(name)),
             Attribute::Cookie(name) => self.test.holds(request.cookie(name)),
             Attribute::Query(name) => self.test.holds(request.query(name)),
+            Attribute::Claim(name) => request.claims().is_some_and(|claims| {
+                let mut values = claims.values(name);
+                values.any(|value| self.test.holds(Some(value.as_bytes())))
+            }),
             Attribute::Path => self.test.holds(Some(request.path().as_bytes())),
             Attribute::Client => self.test.holds_for(request.client_ip()),
         }
@@ -171,6 +172,7 @@ fn named(when: &When, key: &'static str, name: &str) -> Result<Rule, Vec<RulePro
                 )
             }),
         "cookie" => Ok(Attribute::Cookie(name.to_owned())),
+        "claim" => Ok(Attribute::Claim(name.to_owned())),
         _ => Ok(Attribute::Query(name.to_owned())),
     };
     let test = match operators(when).as_slice() {
@@ -217,15 +219,59 @@ fn last_line(text: &str) -> &str {
     text.lines().last().unwrap_or(text).trim_start_matches("error: ")
 }
 
-/// A version as people send it: `v5.2` is 5.2.0.
+/// A version as people send it: `v5.2` is 5.2.0. Plain numbers, which most are, are read without the full grammar.
 fn version(value: &[u8]) -> Option<Version> {
-    let text = std::str::from_utf8(value).ok()?.trim();
-    let text = text.strip_prefix('v').unwrap_or(text);
-    if let Ok(version) = Version::parse(text) {
-        return Some(version);
+    let text = value.trim_ascii();
+    let text = text.strip_prefix(b"v").unwrap_or(text);
+    plain_version(text).or_else(|| Version::parse(std::str::from_utf8(text).ok()?).ok())
+}
+
+/// One to three numbers, without zeros before them in a full version (Semantic Versioning 2.0.0, 2).
+fn plain_version(text: &[u8]) -> Option<Version> {
+    let mut numbers = [0_u64; 3];
+    let mut parts = 0;
+    let mut zeros = false;
+    for part in text.split(|b| *b == b'.') {
+        let number = numbers.get_mut(parts)?;
+        if part.is_empty() {
+            return None;
+        }
+        zeros |= part.len() > 1 && part[0] == b'0';
+        for digit in part {
+            let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+            *number = number.checked_mul(10)?.checked_add(digit)?;
+        }
+        parts += 1;
     }
-    let mut parts = text.split('.').map(str::parse::<u64>);
-    let major = parts.next()?.ok()?;
-    let minor = parts.next().transpose().ok()?.unwrap_or(0);
-    parts.next().is_none().then(|| Version::new(major, minor, 0))
+    let [major, minor, patch] = numbers;
+    (parts < 3 || !zeros).then(|| Version::new(major, minor, patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_people_write_them() {
+        for (written, expected) in [
+            ("5.1.9", Some("5.1.9")),
+            (" v5.2 ", Some("5.2.0")),
+            ("5", Some("5.0.0")),
+            ("05.1", Some("5.1.0")),
+            ("5.1.9-rc.1+b2", Some("5.1.9-rc.1+b2")),
+            ("18446744073709551615.0.0", Some("18446744073709551615.0.0")),
+            ("18446744073709551616.0.0", None),
+            ("05.1.9", None),
+            ("5.1.9.2", None),
+            ("5..1", None),
+            ("5.", None),
+            ("", None),
+            ("v", None),
+            ("5.x", None),
+            ("5.1.\u{ff}", None),
+        ] {
+            let read = version(written.as_bytes()).map(|v| v.to_string());
+            assert_eq!(read.as_deref(), expected, "{written:?}");
+        }
+    }
 }

@@ -78,7 +78,7 @@ pub struct TargetSpec {
 }
 
 /// An attribute of a request and what it must be: exactly one of `header`, `cookie`, `query`, `path`, `cidr` and
-/// `claim`, and with the first three exactly one of `equals`, `prefix`, `regex` and `semver`.
+/// `claim`, and with all but `path` and `cidr` exactly one of `equals`, `prefix`, `regex` and `semver`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct When {
@@ -97,7 +97,7 @@ pub struct When {
     /// A network that the client is in: `10.0.0.0/8`, `2001:db8::/32`, or one address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cidr: Option<String>,
-    /// A claim of a token.
+    /// A claim of the token that says who asks; of a list, any item.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub claim: Option<String>,
     /// Exactly this value.

@@ -4,9 +4,16 @@
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+/// Shards of a large map, a power of two: a million users make shards of a thousand, which are copied in microseconds.
 const SHARDS: usize = 1024;
+/// A map of as many users or fewer is one shard: it fits a cache where the heads of so many shards would not.
+const ONE_SHARD_MAX: usize = 1024;
+/// The longest id that stands in its entry, in bytes; a longer one is reached by a pointer, at the price of one more
+/// cache miss.
+const INLINE_MAX: usize = 16;
 
 /// A user id's hash for looking it up; made once a request, whatever the number of maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,18 +38,19 @@ impl UserHash {
         self.0
     }
 
-    fn shard(self) -> usize {
-        // The high bits: the low ones place an entry inside its shard.
-        (self.0 >> 54) as usize % SHARDS
+    fn shard(self, shards: usize) -> usize {
+        // The high bits: the low ones place an entry inside its shard, and the highest seven tell entries apart there.
+        (self.0 >> 44) as usize & (shards - 1)
     }
 }
 
-type Shard<V> = HashTable<(Box<[u8]>, V)>;
+type Id = SmallVec<[u8; INLINE_MAX]>;
+type Shard<V> = HashTable<(Id, V)>;
 
 /// A map from user ids.
 #[derive(Debug, Clone)]
 pub struct UserMap<V> {
-    /// Empty, or `SHARDS` of them.
+    /// None, one, or `SHARDS` of them.
     shards: Vec<Arc<Shard<V>>>,
     length: usize,
 }
@@ -61,34 +69,36 @@ impl<V: Copy> UserMap<V> {
 
     /// The value of the user with that hash; a user whose hash is another's is as rare as 64 bits make it.
     pub fn get_by_hash(&self, hash: UserHash) -> Option<V> {
-        let shard = self.shards.get(hash.shard())?;
         let same = |known: &[u8]| UserHash::of(known).0 == hash.0;
-        shard.find(hash.0, |(known, _)| same(known)).map(|(_, value)| *value)
+        self.find(hash, |(known, _)| same(known))
     }
 
     pub fn get(&self, hash: UserHash, id: &[u8]) -> Option<V> {
+        self.find(hash, |(known, _)| known.as_slice() == id)
+    }
+
+    fn find(&self, hash: UserHash, same: impl FnMut(&(Id, V)) -> bool) -> Option<V> {
         if self.length == 0 {
             return None;
         }
-        let shard = &self.shards[hash.shard()];
-        shard.find(hash.0, |(known, _)| &**known == id).map(|(_, value)| *value)
+        let shard = &self.shards[hash.shard(self.shards.len())];
+        shard.find(hash.0, same).map(|(_, value)| *value)
     }
 
     /// Sets a user's value, unless there is one and `keep` says to keep the first.
     pub fn set(&mut self, id: &[u8], value: V, keep: bool) {
-        if self.shards.is_empty() {
-            self.shards = (0..SHARDS).map(|_| Arc::new(HashTable::new())).collect();
-        }
+        self.make_room(self.length + 1);
         let hash = UserHash::of(id);
-        let shard = Arc::make_mut(&mut self.shards[hash.shard()]);
-        match shard.find_mut(hash.0, |(known, _)| &**known == id) {
+        let place = hash.shard(self.shards.len());
+        let shard = Arc::make_mut(&mut self.shards[place]);
+        match shard.find_mut(hash.0, |(known, _)| known.as_slice() == id) {
             Some((_, present)) => {
                 if !keep {
                     *present = value;
                 }
             }
             None => {
-                shard.insert_unique(hash.0, (id.into(), value), |(known, _)| xxh3_64(known));
+                shard.insert_unique(hash.0, (Id::from_slice(id), value), |(known, _)| xxh3_64(known));
                 self.length += 1;
             }
         }
@@ -96,13 +106,25 @@ impl<V: Copy> UserMap<V> {
 
     /// Room for so many users, so that a long list is not moved while it grows.
     pub fn reserve(&mut self, users: usize) {
-        if self.shards.is_empty() {
-            self.shards = (0..SHARDS).map(|_| Arc::new(HashTable::new())).collect();
-        }
+        self.make_room(users);
         // A quarter more than the mean: shards differ.
-        let each = users / SHARDS + users / SHARDS / 4;
+        let each = users / self.shards.len();
         for shard in &mut self.shards {
-            Arc::make_mut(shard).reserve(each, |(known, _)| xxh3_64(known));
+            Arc::make_mut(shard).reserve(each + each / 4, |(known, _)| xxh3_64(known));
+        }
+    }
+
+    /// As many shards as so many users need.
+    fn make_room(&mut self, users: usize) {
+        let wanted = if users > ONE_SHARD_MAX { SHARDS } else { 1 };
+        if self.shards.len() >= wanted {
+            return;
+        }
+        let before = std::mem::take(&mut self.shards);
+        self.shards = (0..wanted).map(|_| Arc::new(HashTable::new())).collect();
+        self.length = 0;
+        for (id, value) in before.iter().flat_map(|shard| shard.iter()) {
+            self.set(id, *value, false);
         }
     }
 
@@ -121,7 +143,7 @@ impl<V: Copy> UserMap<V> {
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], V)> {
         let shards = self.shards.iter();
-        shards.flat_map(|shard| shard.iter().map(|(id, value)| (&**id, *value)))
+        shards.flat_map(|shard| shard.iter().map(|(id, value)| (id.as_slice(), *value)))
     }
 
     pub fn remove(&mut self, id: &[u8]) {
@@ -129,8 +151,9 @@ impl<V: Copy> UserMap<V> {
         if self.get(hash, id).is_none() {
             return;
         }
-        let shard = Arc::make_mut(&mut self.shards[hash.shard()]);
-        if let Ok(entry) = shard.find_entry(hash.0, |(known, _)| &**known == id) {
+        let place = hash.shard(self.shards.len());
+        let shard = Arc::make_mut(&mut self.shards[place]);
+        if let Ok(entry) = shard.find_entry(hash.0, |(known, _)| known.as_slice() == id) {
             entry.remove();
             self.length -= 1;
         }
@@ -140,6 +163,41 @@ impl<V: Copy> UserMap<V> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_holds_the_same_users_while_it_grows_past_one_shard_and_shrinks() {
+        let mut map = UserMap::new();
+        let id = |n: usize| format!("{n}{}", "x".repeat(n % 2 * INLINE_MAX));
+        let all = |map: &UserMap<usize>, from: usize, to: usize| {
+            (0..to + 5).all(|n| {
+                let id = id(n);
+                let hash = UserHash::of(id.as_bytes());
+                let wanted = (from..to).contains(&n).then_some(n);
+                map.get(hash, id.as_bytes()) == wanted && map.get_by_hash(hash) == wanted
+            })
+        };
+        let most = 2 * ONE_SHARD_MAX;
+        for n in 0..most {
+            map.set(id(n).as_bytes(), n, false);
+            if n.abs_diff(ONE_SHARD_MAX) < 3 || n < 3 {
+                assert!(all(&map, 0, n + 1), "{n}");
+                assert_eq!(map.shards.len(), if n < ONE_SHARD_MAX { 1 } else { SHARDS });
+            }
+        }
+        for n in 0..most - 7 {
+            map.remove(id(n).as_bytes());
+        }
+        assert!(all(&map, most - 7, most));
+        assert_eq!((map.len(), map.iter().count()), (7, 7));
+        map.set(id(most).as_bytes(), 1, true);
+        map.set(id(most).as_bytes(), 2, true);
+        assert_eq!(
+            map.iter()
+                .find(|(found, _)| *found == id(most).as_bytes())
+                .map(|(_, v)| v),
+            Some(1)
+        );
+    }
 
     #[test]
     fn copies_share_all_shards_but_the_one_that_changed() {

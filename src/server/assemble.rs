@@ -16,8 +16,10 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
 use super::daemon::{self, Starter};
+use super::descriptors;
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
+use super::keys::KeyFeeds;
 use super::listen::{Entrance, Opened, Sockets};
 use super::panics;
 use super::settings::ListenerSettings;
@@ -32,7 +34,7 @@ use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
 use crate::proxy::settings::RouteTarget;
-use crate::proxy::{Edge, Gateway, GatewayParts, Routes, Target};
+use crate::proxy::{Connections, Edge, EdgeParts, Gateway, GatewayParts, Relays, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
@@ -52,12 +54,13 @@ const RUNTIME_SHUTDOWN_SECONDS: u64 = 1;
 ///
 /// # Errors
 /// When something that is needed cannot be had; nothing is served then.
-pub fn run(config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
+pub fn run(mut config: Config, options: RunOptions, announce: &dyn Fn(&str, &str)) -> Result<(), StartError> {
     let starter = if daemon::is_child() {
         Some(Arc::new(Starter::meet().map_err(StartError::Starter)?))
     } else {
         None
     };
+    descriptors::fit(&mut config);
     let serves = panics::end_the_start(starter.clone());
     let ended = serve(config, options, starter.clone(), serves, announce);
     if let (Some(starter), Err(e)) = (&starter, &ended) {
@@ -75,8 +78,7 @@ fn serve(
 ) -> Result<(), StartError> {
     // Held until the end: the file goes with the process.
     let pid_file = PidPlace::new(&config.server, options)?;
-    metrics::set_build(env!("CARGO_PKG_VERSION"));
-    tell_warnings(&config);
+    introduce(&config);
     let draining = Arc::new(AtomicBool::new(false));
     let access_log = Arc::new(AccessLog::open(&config.access_log)?);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
@@ -85,7 +87,9 @@ fn serve(
     let store = state::open(&config.store, options.from_snapshot)?;
     state::start(&store, &live, &config.rollouts)?;
     let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
-    let gateway = gateway(&config, &live, &pools, &access_log, &draining);
+    let identity = identity::Reader::new(config.identity.clone());
+    let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
+    let gateway = gateway(&config, identity, &live, &pools, &access_log, &draining);
     let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
     if successor.is_some() {
         // What the running process committed while this one waited.
@@ -115,11 +119,8 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let following = state::Following {
-        follower: Follower::new(store, live),
-        clerk: Clerk::new(controller, config.store.keep_history),
-    };
-    server.add_service(background_service("state", following));
+    let clerk = Clerk::new(controller, config.store.keep_history);
+    follow(&mut server, Follower::new(store, live), clerk, keys);
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -139,7 +140,14 @@ fn serve(
     Ok(())
 }
 
-fn tell_warnings(config: &Config) {
+/// What goes on in the background: changes are followed, history is kept short, keys are fetched.
+fn follow(server: &mut Server, follower: Follower, clerk: Clerk, keys: KeyFeeds) {
+    server.add_service(background_service("state", state::Following { follower, clerk }));
+    keys.follow(server);
+}
+
+fn introduce(config: &Config) {
+    metrics::set_build(env!("CARGO_PKG_VERSION"));
     for warning in &config.warnings {
         warn!(target: targets::CONFIG, "{warning}");
     }
@@ -233,6 +241,7 @@ fn slots(config: &Config) -> Vec<RolloutName> {
 
 fn gateway(
     config: &Config,
+    identity: identity::Reader,
     live: &Arc<Live>,
     pools: &Arc<Pools>,
     access_log: &Arc<AccessLog>,
@@ -250,7 +259,7 @@ fn gateway(
         live: Arc::clone(live),
         pools: Arc::clone(pools),
         routes: Routes::new(&config.routes, &target),
-        identity: identity::Reader::new(config.identity.clone()),
+        identity,
         limits: config.limits,
         access_log: Arc::clone(access_log),
         draining: Arc::clone(draining),
@@ -295,12 +304,24 @@ fn server(config: &Config) -> Server {
     Server::new_with_opt_and_conf(None, conf)
 }
 
-/// Listeners by what their service has to know: HTTP/2 in clear text, and TLS, whose listeners have one each.
+/// Listeners by what their service has to know: each service has one answer for all of its own.
 fn alike(all: &[ListenerSettings]) -> Vec<Vec<&ListenerSettings>> {
-    let plain = |h2c: bool| all.iter().filter(move |l| l.tls.is_none() && l.h2c == h2c).collect();
-    let mut groups: Vec<Vec<&ListenerSettings>> = vec![plain(false), plain(true)];
-    groups.retain(|group| !group.is_empty());
-    groups.extend(all.iter().filter(|l| l.tls.is_some()).map(|l| vec![l]));
+    let mut groups: Vec<Vec<&ListenerSettings>> = Vec::new();
+    for listener in all {
+        let like = |group: &&mut Vec<&ListenerSettings>| {
+            let first = group[0];
+            // TLS is one listener's own.
+            first.tls.is_none()
+                && listener.tls.is_none()
+                && first.h2c == listener.h2c
+                && first.relays == listener.relays
+        };
+        match groups.iter_mut().find(like) {
+            Some(group) => group.push(listener),
+            None => groups.push(vec![listener]),
+        }
+    }
+    groups.sort_by_key(|group| group[0].h2c);
     groups
 }
 
@@ -312,17 +333,27 @@ fn listeners(
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
     let mut secured = Vec::new();
+    let reader = identity::Reader::new(config.identity.clone());
+    let connections = Connections::new(&config.limits, Box::new(move |ip| reader.trusts(ip)));
     for mine in alike(&config.listeners) {
-        let ListenerSettings { tls, h2c, .. } = mine[0];
+        let ListenerSettings { tls, h2c, relays, .. } = mine[0];
         let tls = tls.as_ref().map(Terminator::load).transpose()?;
         secured.extend(tls.clone());
+        let patience = config.limits.header_timeout;
+        let relays = relays.clone().map(|peers| Relays::new(peers, patience));
         let (name, what) = match (&tls, h2c) {
             (Some(_), _) => ("edge tls", "https"),
             (None, true) => ("edge h2c", "http"),
             (None, false) => ("edge", "http"),
         };
-        let edge = Edge::new(Arc::clone(proxy), *h2c, config.limits, entrance.drain.leaving());
-        let app = Counted::new(Secured::new(edge, tls), &entrance.drain);
+        let edge = Edge::new(EdgeParts {
+            proxy: Arc::clone(proxy),
+            h2c: *h2c,
+            limits: config.limits,
+            connections: Arc::clone(&connections),
+            leaving: entrance.drain.leaving(),
+        });
+        let app = Counted::new(Secured::new(edge, relays, tls), &entrance.drain);
         let mut service = Listening::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for listener in mine {

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::identity::Peers;
+
 /// The process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerSettings {
@@ -54,6 +56,8 @@ pub struct ListenerSettings {
     pub tls: Option<TlsSettings>,
     /// HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1.
     pub h2c: bool,
+    /// The only peers that may connect, and that say first for whom; anyone for themselves where there are none.
+    pub relays: Option<Peers>,
 }
 
 /// TLS of a listener.

@@ -46,6 +46,9 @@ pub enum StartError {
     /// The tokens of the admin side.
     #[error(transparent)]
     Tokens(#[from] admin::TokensError),
+    /// The keys that tokens are checked with.
+    #[error("{0}: {1}: no token can be checked without keys")]
+    Keys(String, String),
     /// The store, or what is in it.
     #[error(transparent)]
     State(#[from] StateError),

@@ -18,6 +18,7 @@ use pingora::server::ShutdownWatch;
 use thiserror::Error;
 
 use super::settings::TlsSettings;
+use crate::proxy::Relays;
 use crate::telemetry::{metrics, targets};
 use material::{Stamps, acceptor, stamps};
 
@@ -110,23 +111,30 @@ impl Terminator {
     }
 }
 
-/// An application behind TLS, or, without, as it is.
+/// An application behind what comes before requests: the word of a relay, then TLS, each where there is one.
 pub struct Secured<A> {
     inner: Arc<A>,
+    relays: Option<Relays>,
     tls: Option<Arc<Terminator>>,
 }
 
 impl<A> Secured<A> {
-    /// Puts TLS before `inner`.
-    pub fn new(inner: A, tls: Option<Arc<Terminator>>) -> Self {
+    /// Puts both before `inner`; only `relays` may connect, where there are any.
+    pub fn new(inner: A, relays: Option<Relays>, tls: Option<Arc<Terminator>>) -> Self {
         let inner = Arc::new(inner);
-        Self { inner, tls }
+        Self { inner, relays, tls }
     }
 }
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> ServerApp for Secured<A> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // From here on the client is the one that a relay named, for TLS, too.
+        if let Some(relays) = &self.relays {
+            if !relays.introduce(&mut *stream).await {
+                return None;
+            }
+        }
         let stream = match &self.tls {
             Some(tls) => tls.accept(stream).await?,
             None => stream,

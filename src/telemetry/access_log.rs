@@ -110,6 +110,13 @@ impl AccessLog {
         Ok(())
     }
 
+    /// Whether a line shows `Referer` and `User-Agent`.
+    pub fn shows_agents(&self) -> bool {
+        self.shared
+            .as_ref()
+            .is_some_and(|shared| shared.format == LogFormat::Combined)
+    }
+
     /// Takes one line. Neither waits for the sink nor, once the buffers have grown, allocates.
     pub fn write(&self, record: &AccessRecord<'_>) {
         if let Some(shared) = &self.shared {

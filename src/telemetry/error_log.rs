@@ -2,6 +2,7 @@
 //! only a client did.
 
 mod noise;
+mod outlet;
 
 use std::fmt::{self, Write as _};
 use std::io::Write as _;
@@ -10,6 +11,7 @@ use env_logger::{Logger, Target};
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 use self::noise::Verdict;
+use self::outlet::{LINE_BYTES_MAX, Outlet};
 use super::metrics;
 use super::timestamp::{push_digits, push_rfc3339};
 
@@ -37,10 +39,13 @@ pub fn init(unix_micros: fn() -> u64) -> Result<(), InitError> {
 /// Prints what is fit to be read, and counts the rest.
 struct ErrorLog {
     printer: Logger,
+    /// Unless it is printed elsewhere than on standard error.
+    outlet: Option<Outlet>,
 }
 
 impl ErrorLog {
     fn new(filter: &str, target: Target, unix_micros: fn() -> u64) -> Self {
+        let outlet = matches!(target, Target::Stderr).then(Outlet::default);
         let printer = env_logger::Builder::new()
             .parse_filters(filter)
             .target(target)
@@ -51,7 +56,24 @@ impl ErrorLog {
                 out.write_all(&line)
             })
             .build();
-        Self { printer }
+        Self { printer, outlet }
+    }
+
+    fn print(&self, record: &Record<'_>) {
+        if !self.printer.matches(record) {
+            return;
+        }
+        let print = || self.printer.log(record);
+        let printed = match &self.outlet {
+            Some(outlet) => outlet.write(print),
+            None => {
+                print();
+                true
+            }
+        };
+        if !printed {
+            metrics::error_log_dropped();
+        }
     }
 
     /// What reaches the log. Lines that are counted do even when nothing is printed.
@@ -65,7 +87,7 @@ impl ErrorLog {
             .level(Level::Debug)
             .target(record.target())
             .build();
-        self.printer.log(&quiet);
+        self.print(&quiet);
     }
 }
 
@@ -76,10 +98,10 @@ impl Log for ErrorLog {
 
     fn log(&self, record: &Record<'_>) {
         if !noise::may_be(record.target(), record.level()) {
-            return self.printer.log(record);
+            return self.print(record);
         }
         match noise::verdict(record.target(), record.level(), &record.args().to_string()) {
-            Verdict::Print => self.printer.log(record),
+            Verdict::Print => self.print(record),
             Verdict::Quieten => self.print_at_debug(record),
             Verdict::Count(cause) => {
                 metrics::downstream_protocol_error(cause);
@@ -93,7 +115,7 @@ impl Log for ErrorLog {
     }
 }
 
-/// Appends `2026-11-24T00:00:00.000Z LEVEL target message` and a line end. Control characters become
+/// Writes `2026-11-24T00:00:00.000Z LEVEL target message` and a line end. Control characters become
 /// spaces: nobody outside can write a line of their own, or drive a terminal.
 fn push_line(line: &mut Vec<u8>, unix_micros: u64, record: &Record<'_>) {
     push_rfc3339(line, unix_micros / 1_000_000);
@@ -105,6 +127,7 @@ fn push_line(line: &mut Vec<u8>, unix_micros: u64, record: &Record<'_>) {
     let mut rest = OneLine(line);
     write!(rest, "{} {}", record.target(), record.args())
         .unwrap_or_else(|fmt::Error| rest.0.extend_from_slice(b" (cannot be shown)"));
+    line.truncate(LINE_BYTES_MAX);
     line.push(b'\n');
 }
 

@@ -118,6 +118,21 @@ pub fn refused(cause: &'static str) {
     FAMILIES.refused.with(&[cause]).inc();
 }
 
+/// Counts a token that was looked at. `outcome` is one of a few fixed words.
+pub fn token(outcome: &'static str) {
+    FAMILIES.tokens.with(&[outcome]).inc();
+}
+
+/// Counts a token that was known as verified.
+pub fn token_cached() {
+    FAMILIES.tokens_cached.inc();
+}
+
+/// Counts a set of keys that could not be had or used.
+pub fn keys_failed() {
+    FAMILIES.keys_failed.inc();
+}
+
 /// Counts a failure on a downstream connection that belongs to no request.
 pub fn downstream_protocol_error(cause: &'static str) {
     FAMILIES.downstream_protocol_errors.with(&[cause]).inc();
@@ -126,6 +141,11 @@ pub fn downstream_protocol_error(cause: &'static str) {
 /// Counts lost access-log lines.
 pub(super) fn access_log_dropped(lines: u64) {
     FAMILIES.access_log_dropped.add(lines);
+}
+
+/// Counts a lost line of the error log.
+pub(super) fn error_log_dropped() {
+    FAMILIES.error_log_dropped.inc();
 }
 
 /// A downstream connection: counted as open while it exists.
@@ -199,7 +219,9 @@ mod tests {
             "switchyard_downstream_protocol_errors_total counter",
             "switchyard_ejections_total counter",
             "switchyard_endpoint_healthy gauge",
+            "switchyard_error_log_dropped_total counter",
             "switchyard_identity_removed_total counter",
+            "switchyard_jwks_failures_total counter",
             "switchyard_queue_rejected_total counter",
             "switchyard_refused_total counter",
             "switchyard_request_duration_seconds histogram",
@@ -209,6 +231,7 @@ mod tests {
             "switchyard_revision gauge",
             "switchyard_rollout_weight gauge",
             "switchyard_store_connected gauge",
+            "switchyard_tokens_total counter",
             "switchyard_upstream_connections gauge",
             "switchyard_upstream_connections_opened_total counter",
             "switchyard_upstream_queue_seconds histogram",

@@ -2,6 +2,8 @@
 //! it from outside. Pingora's read timeout counts every read, so it would cut slow bodies and WebSockets; Go's
 //! `ResponseHeaderTimeout`, which this replaces, bounds only the wait for the head.
 
+use std::any::Any;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -17,10 +19,20 @@ const EXPIRED: u64 = u64::MAX;
 
 /// An open connection. Holds a second descriptor of the socket, so that shutting it down can never hit another
 /// connection that got the same number.
-#[derive(Debug)]
 pub struct Connection {
     socket: OwnedFd,
     head_due: AtomicU64,
+    /// What its request holds, given back when the request is overdue.
+    held: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("socket", &self.socket)
+            .field("head_due", &self.head_due)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connection {
@@ -28,12 +40,24 @@ impl Connection {
         Self {
             socket,
             head_due: AtomicU64::new(NOT_WAITING),
+            held: Mutex::new(None),
         }
     }
 
     /// The request is sent: from now on the head of the response is due at `due`.
     pub fn expect_head_by(&self, due: Tick) {
         self.head_due.store(due.millis(), Ordering::Release);
+    }
+
+    /// The request is answered and not all there: what it holds is kept until [`Connection::release`], at most until it is
+    /// overdue.
+    pub fn hold(&self, held: impl Any + Send) {
+        *self.held.lock() = Some(Box::new(held));
+    }
+
+    /// The request is over.
+    pub fn release(&self) {
+        drop(self.held.lock().take());
     }
 
     /// The head is there, or the request is over.
@@ -64,6 +88,7 @@ impl Connection {
                 .is_ok();
         if won {
             self.end();
+            self.release();
         }
     }
 }

@@ -32,6 +32,8 @@ const KEEPALIVE_PROBES: u32 = 9;
 
 /// There is no connection in time. Pingora has one error for that and for a TLS handshake that takes too long.
 pub const CONNECT_TIMEOUT: ErrorType = ErrorType::new("connect timeout");
+/// EMFILE, ENFILE and EADDRNOTAVAIL of Linux: what this process lacks says nothing of the endpoint.
+const OURS: [i32; 3] = [24, 23, 99];
 
 /// How to open a connection to one endpoint.
 #[derive(Debug)]
@@ -58,6 +60,7 @@ impl Dial {
         let explain = || format!("connecting to {address}");
         let mut socket = TcpStream::connect(address).await.map_err(|e| {
             let kind = match e.kind() {
+                _ if e.raw_os_error().is_some_and(|code| OURS.contains(&code)) => ErrorType::SocketError,
                 std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
                 std::io::ErrorKind::TimedOut => CONNECT_TIMEOUT,
                 std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {

@@ -155,7 +155,7 @@ impl Endpoint {
         self.healthy() && !self.ejected(now)
     }
 
-    /// Whether connect failures keep it out for now.
+    /// Whether failures in a row keep it out for now.
     pub fn ejected(&self, now: Tick) -> bool {
         self.ejected_until.load(Ordering::Relaxed) > now.millis()
     }
@@ -169,14 +169,14 @@ impl Endpoint {
         self.failures.store(0, Ordering::Relaxed);
     }
 
-    /// A connection came about.
-    pub fn connected(&self) {
+    /// It answered a request.
+    pub fn answered(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn connect_failed(&self) -> u32 {
+    pub(super) fn failed(&self) -> u32 {
         self.failures.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -203,12 +203,13 @@ impl Endpoint {
 
     /// A peer for probing: connections to it are never kept.
     pub(super) fn probe_peer(&self, kind: PeerUse) -> Box<HttpPeer> {
-        self.peer(kind, usize::MAX)
+        self.peer(kind, usize::MAX, false)
     }
 
     /// The peer for one request. `place` is how many requests were in flight with it: a connection past
-    /// `max_idle_per_endpoint` is not kept, because connections in the pool are used before new ones are opened.
-    fn peer(&self, kind: PeerUse, place: usize) -> Box<HttpPeer> {
+    /// `max_idle_per_endpoint` is not kept, because connections in the pool are used before new ones are opened. A
+    /// `fresh` one is opened for this request: where one kept connection was closed, so may be the next.
+    fn peer(&self, kind: PeerUse, place: usize, fresh: bool) -> Box<HttpPeer> {
         let template = match kind {
             PeerUse::Upgrade => &self.upgrade_peer,
             PeerUse::Request | PeerUse::Stream => &self.peer,
@@ -217,7 +218,7 @@ impl Endpoint {
         if place > self.keep_max {
             peer.options.idle_timeout = Some(Duration::ZERO);
         }
-        if !self.reuse && self.may_speak_h2 {
+        if fresh || !self.reuse && self.may_speak_h2 {
             // HTTP/1 says `Connection: close`; HTTP/2 has no such word, so its connection is in a group of its own.
             peer.group_key = fastrand::u64(..);
             peer.options.max_h2_streams = 1;
@@ -303,9 +304,9 @@ impl Lease {
         &self.endpoint
     }
 
-    /// How Pingora is to connect.
-    pub fn peer(&self, kind: PeerUse) -> Box<HttpPeer> {
-        self.endpoint.peer(kind, self.place)
+    /// How Pingora is to connect; over a connection opened for it, if `fresh`.
+    pub fn peer(&self, kind: PeerUse, fresh: bool) -> Box<HttpPeer> {
+        self.endpoint.peer(kind, self.place, fresh)
     }
 }
 

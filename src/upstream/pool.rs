@@ -65,7 +65,7 @@ pub struct EndpointStatus {
     pub address: String,
     /// Whether the last health checks passed.
     pub healthy: bool,
-    /// Whether connect failures keep it out for now.
+    /// Whether failures in a row keep it out for now.
     pub ejected: bool,
     /// Requests in flight.
     pub in_flight: usize,
@@ -180,10 +180,19 @@ impl Pool {
         allowed
     }
 
-    /// A connection to `endpoint` did not come about: after enough in a row it is ejected for a while.
-    pub fn connect_failed(&self, endpoint: &Endpoint) {
+    /// Whether there is an endpoint that may be picked and is none of these.
+    pub fn has_other(&self, tried: &[Arc<Endpoint>]) -> bool {
+        let now = clock::tick();
+        let members = self.members.load();
+        let mut endpoints = members.endpoints().iter();
+        endpoints.any(|e| e.available(now) && !tried.iter().any(|t| Arc::ptr_eq(t, e)))
+    }
+
+    /// A connection to `endpoint` did not come about, or was closed before an answer: after enough in a row it is
+    /// ejected for a while.
+    pub fn failed(&self, endpoint: &Endpoint) {
         let ejection = &self.settings.ejection;
-        let failures = endpoint.connect_failed();
+        let failures = endpoint.failed();
         let enough = ejection.consecutive_failures != 0 && failures >= ejection.consecutive_failures;
         let now = clock::tick();
         if !enough || endpoint.ejected(now) || !self.may_eject(now) {
@@ -193,7 +202,7 @@ impl Pool {
         endpoint.metrics().ejected();
         warn!(
             target: targets::UPSTREAM,
-            "pool {}: endpoint {} is left out for {:?} after {failures} connect failures in a row",
+            "pool {}: endpoint {} is left out for {:?} after {failures} failures in a row",
             self.name(), endpoint.label(), ejection.duration
         );
     }

@@ -21,7 +21,7 @@ pub struct PoolSettings {
     pub balance: Balance,
     /// Active probing; `None` means that only failures of real requests count.
     pub health_check: Option<HealthCheck>,
-    /// Passive ejection after consecutive connect failures.
+    /// Passive ejection after consecutive failures: no connection, or closed before an answer.
     pub ejection: Ejection,
     /// How often DNS names are resolved again.
     pub resolve_interval: Duration,
@@ -245,8 +245,13 @@ pub struct Retries {
 impl Default for Retries {
     fn default() -> Self {
         Self {
-            attempts: NonZeroU32::MIN.saturating_add(1),
-            on: vec![RetryCause::Connect, RetryCause::ReusedConnectionClosed],
+            // One for a kept connection that was closed, one for an endpoint that has died since.
+            attempts: NonZeroU32::MIN.saturating_add(2),
+            on: vec![
+                RetryCause::Connect,
+                RetryCause::ReusedConnectionClosed,
+                RetryCause::ConnectionClosed,
+            ],
         }
     }
 }

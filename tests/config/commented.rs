@@ -6,9 +6,6 @@ use serde_json::Value;
 
 use super::{parsed, text, value};
 
-/// Keys that the schema has so that a problem can say that they come later.
-const LATER: &[&str] = &["claim"];
-
 struct Schema(Value);
 
 impl Schema {
@@ -59,7 +56,6 @@ impl Schema {
     fn all(&self) -> Vec<(String, &Value)> {
         let mut found = Vec::new();
         self.keys("", &self.0, &mut found);
-        found.retain(|(path, _)| !LATER.iter().any(|later| path.ends_with(&format!(".{later}"))));
         found
     }
 }

@@ -76,13 +76,22 @@ impl Authority {
         name: &str,
         protocols: &[&str],
     ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+        self.over(TcpStream::connect(address)?, name, protocols)
+    }
+
+    /// The same, on a connection that is there.
+    pub fn over(
+        &self,
+        mut socket: TcpStream,
+        name: &str,
+        protocols: &[&str],
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let mut config = ClientConfig::builder()
             .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|p| p.as_bytes().to_vec()).collect();
         let name = ServerName::try_from(name.to_owned()).expect("a name");
         let mut connection = ClientConnection::new(Arc::new(config), name).map_err(std::io::Error::other)?;
-        let mut socket = TcpStream::connect(address)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         while connection.is_handshaking() {
             connection.complete_io(&mut socket)?;

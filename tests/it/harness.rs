@@ -1,12 +1,16 @@
 //! Starts the program and scripted origins, and speaks HTTP/1.1 by hand, so that every byte is the test's own.
 
 pub mod certificate;
+pub mod fault;
 mod figures;
+pub mod frames;
 pub mod h2c;
+pub mod load;
 pub mod origin;
 
 pub use figures::long;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -31,6 +35,11 @@ pub struct Proxy {
     reading: Option<thread::JoinHandle<()>>,
     /// Lines of its access log, as they come.
     pub access: Mutex<mpsc::Receiver<String>>,
+}
+
+/// The program under test: the one of this build, or another for long runs, such as a release build.
+pub fn program() -> OsString {
+    std::env::var_os("SWITCHYARD_PROGRAM").unwrap_or_else(|| env!("CARGO_BIN_EXE_switchyard").into())
 }
 
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -70,7 +79,15 @@ impl Proxy {
 
     /// The program with a whole configuration, and arguments after it; not waited for.
     pub fn launch(file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+        Self::launch_under(&[], file, arguments, environment)
+    }
+
+    /// The same, run by another program, which becomes it.
+    pub fn launch_under(by: &[&str], file: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let program = program();
+        let mut words = by.iter().map(|word| OsString::from(*word)).chain([program]);
+        let mut command = Command::new(words.next().expect("a program"));
+        command.args(words);
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"] {
             command.env_remove(variable).env_remove(variable.to_lowercase());
         }
@@ -130,11 +147,7 @@ impl Proxy {
 
     /// The sockets are open before the services run; the first answer says that they do.
     pub fn wait_ready(&self) {
-        let answer = exchange(
-            &self.admin,
-            "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        );
-        assert_eq!(answer.status, 200);
+        assert_eq!(self.ask_admin("/readyz").status, 200);
     }
 
     /// One request on a connection of its own.
@@ -146,11 +159,15 @@ impl Proxy {
     }
 
     pub fn metrics(&self) -> String {
+        self.ask_admin("/metrics").body
+    }
+
+    /// What the admin side says.
+    pub fn ask_admin(&self, path: &str) -> Answer {
         exchange(
             &self.admin,
-            "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+            &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
         )
-        .body
     }
 
     /// The next access-log line.

@@ -295,6 +295,46 @@ async fn an_empty_last_frame_leaves_the_kept_connection_clean() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_client_that_falls_silent_after_an_early_answer_keeps_no_place() {
+    let origin = serve(|mut wire: Wire| async move {
+        let head = wire.head().await.expect("a request");
+        let answer = if head.contains("/empty") {
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+        } else {
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
+        };
+        wire.write(answer).await.expect("the proxy reads");
+        // Until the proxy ends the connection: it waits for the rest of the request.
+        drop(wire.rest().await);
+    })
+    .await;
+    let proxy = Proxy::start_on(
+        H2C,
+        &one_pool(&origin, "limits: { read_timeout: 300ms, requests_in_flight_max: 2 }"),
+        &[],
+    );
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    let mut silent = Vec::new();
+    for path in ["/empty", "/full"] {
+        let (answer, upload) = h2c::send(&client, h2c::request("POST", path), false).await;
+        let (response, _) = h2c::collect(answer.await.expect("a response")).await.expect("a body");
+        assert_eq!(response.status(), 200, "{path}");
+        silent.push(upload);
+    }
+    // Both have their places until they are overdue.
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    let (next, _) = h2c::get(&client, "/full").await.expect("there is a place");
+    assert_eq!(next.status(), 200);
+    // What is said after that comes too late, and is an alarm for nobody.
+    for mut upload in silent {
+        let end = h2c::write(&mut upload, Bytes::from_static(b"late"), true).await;
+        assert!(end.is_ok(), "{end:?}");
+    }
+    proxy.settle(3);
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_upload_that_is_answered_early_is_ended_without_an_error() {
     let origin = serve(|mut wire: Wire| async move {
         let head = wire.head().await.expect("a request");

@@ -66,7 +66,7 @@ pub struct EndpointState {
     pub address: String,
     /// Whether the last health checks passed.
     pub healthy: bool,
-    /// Whether connect failures keep it out for now.
+    /// Whether failures in a row keep it out for now.
     pub ejected: bool,
     /// Requests in flight.
     pub in_flight: usize,
@@ -173,6 +173,9 @@ pub struct ExplainBody {
     /// The client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
+    /// Claims of the user's token.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
 }
 
 /// Who gets what, and why.

@@ -122,6 +122,9 @@ pub struct Explain {
     /// The address of the client
     #[arg(long, value_name = "ADDRESS")]
     pub client: Option<IpAddr>,
+    /// A claim of the user's token; several of one name are a list
+    #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = Pair::equals)]
+    pub claims: Vec<Pair>,
     /// Ask this configuration file, not the running program
     #[arg(short, long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -1,9 +1,11 @@
 //! The defaults of what people write, taken from those of what code uses, so that no default stands in two places.
 
+use std::num::NonZeroUsize;
+
 use super::super::value::{Size, Span};
 use super::{
     AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, ClientAuthMode, Connections, Ejection,
-    EmbeddedStore, HealthCheck, Identity, Limits, Retries, Server, Source, Store,
+    EmbeddedStore, HealthCheck, Identity, Jwt, Limits, Retries, Server, Source, Store,
 };
 use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::settings::ProxySetting;
@@ -82,23 +84,45 @@ impl Default for Identity {
     fn default() -> Self {
         let used = identity::Settings::default();
         Self {
-            sources: used.sources.iter().map(source).collect(),
-            trusted_peers: used.trusted_peers.iter().map(ToString::to_string).collect(),
+            sources: used.sources.iter().filter_map(source).collect(),
+            trusted_peers: used.trusted_peers.networks().iter().map(ToString::to_string).collect(),
             normalise: used.normalise.into_iter().map(Into::into).collect(),
             anonymous: Anonymous::Word(AnonymousWord::Stable),
         }
     }
 }
 
-fn source(used: &identity::Source) -> Source {
+/// A token is none: where its keys are has no default.
+fn source(used: &identity::Source) -> Option<Source> {
     let mut written = Source::default();
     match used {
         identity::Source::Header(name) => written.header = Some(title_case(name.as_str())),
         identity::Source::Cookie(name) => written.cookie = Some(name.clone()),
         identity::Source::Query(name) => written.query = Some(name.clone()),
         identity::Source::ClientCertificate(which) => written.client_certificate = Some((*which).into()),
+        identity::Source::Jwt(_) => return None,
     }
-    written
+    Some(written)
+}
+
+impl Default for Jwt {
+    fn default() -> Self {
+        use identity::jwt::{Algorithm, Settings as Used};
+        Self {
+            header: None,
+            cookie: None,
+            claim: Used::CLAIM.to_owned(),
+            jwks_file: None,
+            jwks_url: None,
+            refresh: Span(Used::REFRESH),
+            timeout: Span(Used::TIMEOUT),
+            issuer: None,
+            audience: None,
+            algorithms: Algorithm::ALL.map(Into::into).to_vec(),
+            leeway: Span(Used::LEEWAY),
+            on_invalid: identity::jwt::OnInvalid::Reject.into(),
+        }
+    }
 }
 
 /// `X-User-Id` of `x-user-id`.
@@ -118,12 +142,19 @@ impl Default for Limits {
         Self {
             header_bytes_max: Size(u64::try_from(used.header_bytes_max).unwrap_or(u64::MAX)),
             headers_max: used.headers_max,
+            target_bytes_max: Size(u64::try_from(used.target_bytes_max).unwrap_or(u64::MAX)),
             body_bytes_max: used.body_bytes_max.map(Size),
             header_timeout: Span(used.header_timeout),
             body_rate_min: Size(used.body_rate_min),
             keepalive_timeout: Span(used.keepalive_timeout),
+            keepalive_requests_max: used.keepalive_requests_max,
             read_timeout: Span(used.read_timeout),
             write_timeout: Span(used.write_timeout),
+            connections_max: used.connections_max,
+            connections_per_client: used.connections_per_client.map_or(0, NonZeroUsize::get),
+            requests_in_flight_max: used.requests_in_flight_max,
+            http2_streams_max: used.http2_streams_max,
+            http2_resets_max: used.http2_resets_max,
         }
     }
 }

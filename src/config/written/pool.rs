@@ -20,7 +20,7 @@ pub struct Pool {
     pub balance: Balance,
     /// Active probing; none by default.
     pub health_check: Option<HealthCheck>,
-    /// Passive ejection after consecutive connect failures.
+    /// Passive ejection after consecutive failures: no connection, or closed before an answer.
     #[serde(default)]
     pub ejection: Ejection,
     /// How often DNS names are resolved again.
@@ -79,7 +79,7 @@ pub struct HealthCheck {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ejection {
-    /// Connect failures in a row that eject; 0 turns it off.
+    /// Failures in a row that eject; 0 turns it off.
     pub consecutive_failures: u32,
     /// How long an endpoint stays out.
     pub duration: Span,
@@ -145,6 +145,6 @@ pub struct Retries {
     /// Attempts in all, 1 to 10; 1 turns retries off.
     #[schemars(range(min = 1, max = 10))]
     pub attempts: NonZeroU32,
-    /// After what: connect, reused_connection_closed.
+    /// After what: connect, reused_connection_closed, connection_closed (before an answer).
     pub on: Vec<RetryOn>,
 }

@@ -95,6 +95,8 @@ words! {
         Connect,
         /// A reused connection was closed, and the request is replayable.
         ReusedConnectionClosed,
+        /// A new connection was closed before an answer, the request is replayable, and there is another endpoint.
+        ConnectionClosed,
     }
 }
 
@@ -117,5 +119,55 @@ words! {
         Plain,
         /// Not at all.
         None,
+    }
+}
+
+words! {
+    /// What happens to a request with a bad token.
+    OnInvalid for identity::jwt::OnInvalid {
+        /// 401.
+        Reject,
+        /// It is nobody's, whatever other sources say.
+        Anonymous,
+    }
+}
+
+/// How a token is signed, as the standard writes it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
+pub enum Algorithm {
+    /// HMAC with SHA-256.
+    #[serde(rename = "HS256")]
+    Hs256,
+    /// RSA with SHA-256.
+    #[serde(rename = "RS256")]
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    #[serde(rename = "ES256")]
+    Es256,
+    /// Ed25519.
+    #[serde(rename = "EdDSA")]
+    Eddsa,
+}
+
+impl From<Algorithm> for identity::jwt::Algorithm {
+    fn from(written: Algorithm) -> Self {
+        match written {
+            Algorithm::Hs256 => Self::Hs256,
+            Algorithm::Rs256 => Self::Rs256,
+            Algorithm::Es256 => Self::Es256,
+            Algorithm::Eddsa => Self::Eddsa,
+        }
+    }
+}
+
+impl From<identity::jwt::Algorithm> for Algorithm {
+    fn from(used: identity::jwt::Algorithm) -> Self {
+        use identity::jwt::Algorithm as Used;
+        match used {
+            Used::Hs256 => Self::Hs256,
+            Used::Rs256 => Self::Rs256,
+            Used::Es256 => Self::Es256,
+            Used::Eddsa => Self::Eddsa,
+        }
     }
 }

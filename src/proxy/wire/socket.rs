@@ -61,6 +61,8 @@ impl Socket {
             Fault::SlowBody => (None, "body_too_slow", io::ErrorKind::TimedOut),
             Fault::Chunks => (None, "chunks", io::ErrorKind::InvalidData),
             Fault::Trailers => (None, "trailers", io::ErrorKind::InvalidData),
+            Fault::Resets => (None, "http2_resets", io::ErrorKind::InvalidData),
+            Fault::Flood => (None, "http2_flood", io::ErrorKind::InvalidData),
             Fault::Ahead => (None, "read_ahead", io::ErrorKind::InvalidData),
         };
         metrics::refused(cause);

@@ -2,6 +2,8 @@
 //! takes the request. They are found here in the frames themselves. Names that a client has put into the dynamic
 //! table are not looked up: that would take a second copy of the table, for fields that nobody reads.
 
+use super::Fault;
+
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 1;
 const CONTINUATION: u8 = 9;
@@ -29,17 +31,26 @@ pub struct Trailers {
 }
 
 impl Trailers {
-    /// Looks at the next bytes after the preface; false once a pseudo field is found in trailers.
-    pub fn read(&mut self, mut bytes: &[u8]) -> bool {
+    /// Looks at the next bytes after the preface. Tells `seen` the kind of each frame that begins, its length, and
+    /// whether it opens a stream.
+    ///
+    /// # Errors
+    /// Once a pseudo field is found in trailers, or what `seen` says.
+    pub fn read(
+        &mut self,
+        mut bytes: &[u8],
+        mut seen: impl FnMut(u8, usize, bool) -> Result<(), Fault>,
+    ) -> Result<(), Fault> {
         while !bytes.is_empty() {
             if self.left == 0 {
                 let here = (FRAME_HEAD - self.head.len()).min(bytes.len());
                 self.head.extend_from_slice(&bytes[..here]);
                 bytes = &bytes[here..];
                 if self.head.len() < FRAME_HEAD {
-                    return true;
+                    return Ok(());
                 }
-                self.begin();
+                let (kind, opens) = self.begin();
+                seen(kind, self.left, opens)?;
             } else {
                 let here = self.left.min(bytes.len());
                 if self.kept && self.block.len() < BLOCK_BYTES_MAX {
@@ -49,15 +60,16 @@ impl Trailers {
                 bytes = &bytes[here..];
             }
             if self.left == 0 && !self.finish() {
-                return false;
+                return Err(Fault::Trailers);
             }
         }
-        true
+        Ok(())
     }
 
-    fn begin(&mut self) {
+    /// The head of a frame is there: its kind, and whether it opens a stream.
+    fn begin(&mut self) -> (u8, bool) {
         let [a, b, c, kind, flags, d, e, f, g] = self.head[..] else {
-            return;
+            return (CONTINUATION, false);
         };
         self.head.clear();
         self.left = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
@@ -77,6 +89,7 @@ impl Trailers {
             }
             _ => false,
         };
+        (kind, kind == HEADERS && !self.kept)
     }
 
     /// The frame is over.
@@ -184,9 +197,10 @@ mod tests {
 
     fn sound(frames: &[Vec<u8>]) -> bool {
         let all = frames.concat();
-        let whole = Trailers::default().read(&all);
+        let any = |_, _, _| Ok(());
+        let whole = Trailers::default().read(&all, any).is_ok();
         let mut pieces = Trailers::default();
-        assert_eq!(all.iter().all(|byte| pieces.read(&[*byte])), whole);
+        assert_eq!(all.iter().all(|byte| pieces.read(&[*byte], any).is_ok()), whole);
         whole
     }
 

@@ -1,10 +1,8 @@
 //! From files to what a handshake needs: certificates by name, authorities of clients, versions, protocols, tickets.
 
 use std::collections::HashMap;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use pingora::listeners::tls::{Acceptor, TlsSettings as Pingoras};
 use rustls::crypto::ring::{Ticketer, default_provider, sign::any_supported_type};
@@ -19,13 +17,13 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use super::TlsError;
 use super::names::{self, Shown};
 use crate::server::settings::{ClientAuth, TlsFiles, TlsSettings};
+use crate::server::stamp::Stamp;
 
 /// Sessions that are kept for TLS 1.2 clients without tickets.
 const SESSIONS_MAX: usize = 4096;
 
-/// Tells a changed file: when it was written, how long it is, and which file it is, for one that was put in the place
-/// of another within a tick of the file system's clock.
-pub type Stamps = Vec<Option<(SystemTime, u64, u64)>>;
+/// Of each file.
+pub type Stamps = Vec<Option<Stamp>>;
 
 /// Of all files that the settings name.
 pub fn stamps(settings: &TlsSettings) -> Stamps {
@@ -34,11 +32,7 @@ pub fn stamps(settings: &TlsSettings) -> Stamps {
         .iter()
         .flat_map(|files| [&files.certificate, &files.key]);
     let authorities = settings.client_auth.as_ref().map(|asked| &asked.ca);
-    let stamp = |path: &std::path::PathBuf| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.modified().ok()?, found.len(), found.ino()))
-    };
-    pairs.chain(authorities).map(stamp).collect()
+    pairs.chain(authorities).map(|path| Stamp::of(path)).collect()
 }
 
 /// Reads the files.

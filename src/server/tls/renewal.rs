@@ -1,7 +1,6 @@
 //! Looks at the files of TLS listeners, and has them read again when they change.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
@@ -9,9 +8,7 @@ use pingora::services::background::BackgroundService;
 
 use super::Terminator;
 use super::material::stamps;
-
-/// How often.
-const LOOK_EACH: Duration = Duration::from_secs(1);
+use crate::server::stamp::LOOK_EACH;
 
 /// Looks after the TLS of all listeners.
 pub struct Renewal(pub Vec<Arc<Terminator>>);

@@ -22,7 +22,7 @@ pub(super) fn push_json_line(out: &mut Vec<u8>, record: &AccessRecord<'_>, shown
     out.extend_from_slice(b"Z\"");
 
     text(out, b",\"request_id\":", record.request_id);
-    text(out, b",\"trace_id\":", record.trace_id);
+    word(out, b",\"trace_id\":", record.trace_id);
     client(out, b",\"client\":", record.client);
     text(out, b",\"method\":", Some(record.method));
     text(out, b",\"host\":", record.host);
@@ -31,21 +31,21 @@ pub(super) fn push_json_line(out: &mut Vec<u8>, record: &AccessRecord<'_>, shown
     number(out, b",\"bytes_in\":", Some(record.bytes_in));
     number(out, b",\"bytes_out\":", Some(record.bytes_out));
     milliseconds(out, b",\"duration_ms\":", Some(record.duration));
-    text(out, b",\"route\":", record.route.map(str::as_bytes));
-    text(out, b",\"rollout\":", record.rollout.map(str::as_bytes));
-    text(out, b",\"release\":", record.release.map(str::as_bytes));
-    text(out, b",\"reason\":", record.reason.map(str::as_bytes));
+    word(out, b",\"route\":", record.route);
+    word(out, b",\"rollout\":", record.rollout);
+    word(out, b",\"release\":", record.release);
+    word(out, b",\"reason\":", record.reason);
     number(out, b",\"bucket\":", record.bucket.map(u64::from));
     number(out, b",\"revision\":", Some(record.revision));
-    text(out, b",\"source\":", record.source.map(str::as_bytes));
+    word(out, b",\"source\":", record.source);
     user(out, b",\"user\":", record.user, shown);
-    text(out, b",\"pool\":", record.pool.map(str::as_bytes));
+    word(out, b",\"pool\":", record.pool);
     text(out, b",\"endpoint\":", record.endpoint.map(str::as_bytes));
     number(out, b",\"upstream_status\":", record.upstream_status.map(u64::from));
     milliseconds(out, b",\"upstream_ms\":", record.upstream_duration);
     boolean(out, b",\"reused\":", record.reused);
     number(out, b",\"retries\":", Some(u64::from(record.retries)));
-    text(out, b",\"abort\":", record.abort.map(str::as_bytes));
+    word(out, b",\"abort\":", record.abort);
     out.extend_from_slice(b"}\n");
 }
 
@@ -94,6 +94,17 @@ fn text(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     };
     out.push(b'"');
     push_json(out, value);
+    out.push(b'"');
+}
+
+/// What is written by us, or was checked to be a name: nothing in it needs escaping.
+fn word(out: &mut Vec<u8>, key: &[u8], value: Option<&(impl AsRef<[u8]> + ?Sized)>) {
+    out.extend_from_slice(key);
+    let Some(value) = value else {
+        return push_null(out);
+    };
+    out.push(b'"');
+    out.extend_from_slice(value.as_ref());
     out.push(b'"');
 }
 

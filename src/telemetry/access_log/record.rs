@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// One request, as the access log writes it. What came from outside is bytes: nothing is taken to be valid text.
+/// One request, as the access log writes it. What came from outside is bytes: nothing is taken to be valid text. Of
+/// what is text only `endpoint` is escaped: the rest are names (letters, digits, `.`, `_`, `-`) or words of our own.
 /// Absent values are `null` in JSON and `-` in the combined format.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct AccessRecord<'a> {
@@ -11,7 +12,7 @@ pub struct AccessRecord<'a> {
     pub unix_micros: u64,
     /// `X-Request-Id`.
     pub request_id: Option<&'a [u8]>,
-    /// The trace id of `traceparent`.
+    /// The trace id of a valid `traceparent`: hexadecimal digits, which are not escaped.
     pub trace_id: Option<&'a [u8]>,
     /// Who connected to us, or whom a trusted peer speaks for.
     pub client: Option<SocketAddr>,
@@ -61,7 +62,7 @@ pub struct AccessRecord<'a> {
     pub retries: u32,
     /// Who broke the request off: `downstream`, or none.
     pub abort: Option<&'static str>,
-    /// `Referer`. Shown by the combined format only.
+    /// `Referer`. Shown by the combined format only: see [`AccessLog::shows_agents`](super::AccessLog::shows_agents).
     pub referer: Option<&'a [u8]>,
     /// `User-Agent`. Shown by the combined format only.
     pub user_agent: Option<&'a [u8]>,

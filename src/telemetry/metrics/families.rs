@@ -23,6 +23,10 @@ pub(super) struct Families {
     pub(super) downstream_protocol_errors: Series<Counter>,
     pub(super) refused: Series<Counter>,
     pub(super) identity_removed: Counter,
+    pub(super) tokens: Series<Counter>,
+    /// Of `tokens`, the one that is counted in every request with a token.
+    pub(super) tokens_cached: Counter,
+    pub(super) keys_failed: Counter,
     pub(super) connection_gauges: ConnectionGauges,
     pub(super) upstream_opened: Series<Counter>,
     pub(super) upstream_reused: Series<Counter>,
@@ -36,6 +40,7 @@ pub(super) struct Families {
     pub(super) store_connected: Gauge,
     pub(super) commit_to_live: Histogram,
     pub(super) access_log_dropped: Counter,
+    pub(super) error_log_dropped: Counter,
     pub(super) build_info: Series<Gauge>,
 }
 
@@ -43,6 +48,7 @@ impl Families {
     fn register() -> Self {
         let registry = Registry::new();
         let to = &registry;
+        let tokens = counters(to, &names::TOKENS, Counter::sharded);
         Self {
             requests: counters(to, &names::REQUESTS, Counter::sharded),
             request_duration: histograms(to, &names::REQUEST_DURATION, || Histogram::new(names::DURATION_BOUNDS)),
@@ -52,6 +58,9 @@ impl Families {
             downstream_protocol_errors: counters(to, &names::DOWNSTREAM_PROTOCOL_ERRORS, Counter::single),
             refused: counters(to, &names::REFUSED, Counter::single),
             identity_removed: counters(to, &names::IDENTITY_REMOVED, Counter::single).with(&[]),
+            tokens_cached: tokens.with(&["cached"]),
+            tokens,
+            keys_failed: counters(to, &names::KEYS_FAILED, Counter::single).with(&[]),
             connection_gauges: add(to, ConnectionGauges::new()),
             upstream_opened: counters(to, &names::UPSTREAM_CONNECTIONS_OPENED, Counter::single),
             upstream_reused: counters(to, &names::UPSTREAM_REUSED, Counter::sharded),
@@ -65,6 +74,7 @@ impl Families {
             store_connected: gauges(to, &names::STORE_CONNECTED).with(&[]),
             commit_to_live: histograms(to, &names::COMMIT_TO_LIVE, || Histogram::new(names::COMMIT_BOUNDS)).with(&[]),
             access_log_dropped: counters(to, &names::ACCESS_LOG_DROPPED, Counter::single).with(&[]),
+            error_log_dropped: counters(to, &names::ERROR_LOG_DROPPED, Counter::single).with(&[]),
             build_info: gauges(to, &names::BUILD_INFO),
             registry,
         }

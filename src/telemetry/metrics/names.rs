@@ -60,6 +60,18 @@ pub(super) const IDENTITY_REMOVED: Family = family(
     &[],
     "Requests whose identity or forwarding headers were removed because their peer is not trusted.",
 );
+/// Tokens.
+pub(super) const TOKENS: Family = family(
+    "switchyard_tokens_total",
+    &["outcome"],
+    "Requests with a JWT: known as verified (cached), verified, or why it was not believed.",
+);
+/// Keys that did not come.
+pub(super) const KEYS_FAILED: Family = family(
+    "switchyard_jwks_failures_total",
+    &[],
+    "Times that a JSON Web Key Set could not be had or used; the keys from before stay in use.",
+);
 /// Upstream connections.
 pub(super) const UPSTREAM_CONNECTIONS: Family = family(
     "switchyard_upstream_connections",
@@ -100,7 +112,7 @@ pub(super) const ENDPOINT_HEALTHY: Family = family(
 pub(super) const EJECTIONS: Family = family(
     "switchyard_ejections_total",
     &["pool", "endpoint"],
-    "Times an endpoint was ejected after consecutive connect failures.",
+    "Times an endpoint was ejected after consecutive failures.",
 );
 /// Name resolution.
 pub(super) const RESOLVE_FAILURES: Family = family(
@@ -135,6 +147,12 @@ pub(super) const ACCESS_LOG_DROPPED: Family = family(
     "switchyard_access_log_dropped_total",
     &[],
     "Access-log lines lost because the log could not take them fast enough, or at all.",
+);
+/// Lost lines of the error log.
+pub(super) const ERROR_LOG_DROPPED: Family = family(
+    "switchyard_error_log_dropped_total",
+    &[],
+    "Lines of the error log lost because nobody took what was written to standard error.",
 );
 /// The program.
 pub(super) const BUILD_INFO: Family = family(

@@ -12,6 +12,8 @@ pub enum RetryCause {
     Connect,
     /// A kept connection turned out to be closed.
     ReusedConnectionClosed,
+    /// A new connection was closed before anything was answered.
+    ConnectionClosed,
 }
 
 /// The series of one pool.
@@ -21,6 +23,7 @@ pub struct PoolMetrics {
     queue_rejected: Counter,
     retries_connect: Counter,
     retries_reused: Counter,
+    retries_closed: Counter,
     resolve_failures: Counter,
 }
 
@@ -33,6 +36,7 @@ impl PoolMetrics {
             queue_rejected: FAMILIES.queue_rejected.with(&[pool]),
             retries_connect: retries(RETRY_CAUSES[0]),
             retries_reused: retries(RETRY_CAUSES[1]),
+            retries_closed: retries(RETRY_CAUSES[2]),
             resolve_failures: FAMILIES.resolve_failures.with(&[pool]),
         }
     }
@@ -52,6 +56,7 @@ impl PoolMetrics {
         match cause {
             RetryCause::Connect => self.retries_connect.inc(),
             RetryCause::ReusedConnectionClosed => self.retries_reused.inc(),
+            RetryCause::ConnectionClosed => self.retries_closed.inc(),
         }
     }
 
@@ -96,4 +101,4 @@ impl EndpointMetrics {
     }
 }
 
-pub(super) const RETRY_CAUSES: [&str; 2] = ["connect", "reused_connection_closed"];
+pub(super) const RETRY_CAUSES: [&str; 3] = ["connect", "reused_connection_closed", "connection_closed"];

@@ -66,6 +66,15 @@ impl Wire {
         }
     }
 
+    /// The body of a request with this head, which may have none.
+    pub async fn body_of(&mut self, head: &str) -> std::io::Result<Vec<u8>> {
+        let framed = ["content-length", "transfer-encoding"].map(|name| !fields(head, name).is_empty());
+        if framed.contains(&true) {
+            return self.body(head).await;
+        }
+        Ok(Vec::new())
+    }
+
     /// Reads until the other side ends; how many bytes there were.
     pub async fn rest(&mut self) -> std::io::Result<u64> {
         tokio::io::copy(&mut self.0, &mut tokio::io::sink()).await
