@@ -61,7 +61,7 @@ fn requests(signer: &Signer, filling: usize) -> Vec<HeaderMap> {
 /// Whether all were believed.
 fn read(reader: &Reader, requests: &[HeaderMap]) -> bool {
     let each = requests.iter().map(|headers| {
-        let read = reader.read(black_box(headers), None, false, || NOW * 1000);
+        let read = reader.read(black_box(headers), None, None, false, || NOW * 1000);
         match read {
             Ok(Read::Done(reading)) => black_box(reading).token.is_some(),
             Ok(Read::Pending(check)) => reader.settle(headers, check.run()).is_ok(),

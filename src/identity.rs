@@ -1,5 +1,6 @@
 //! Who asks: from a request's header fields, cookies, query and tokens to a user id, a visitor, or nobody. Pure.
 
+mod certificate;
 pub mod jwt;
 
 mod field;
@@ -9,6 +10,7 @@ mod reader;
 mod settings;
 mod visitor;
 
+pub use certificate::{CertificateName, ClientCertificate};
 pub use id::{IdError, UserId};
 pub use reader::{Read, Reader, Reading, Refusal};
 pub use settings::{Anonymous, Normalise, Peers, Secret, Settings, Source};
@@ -44,6 +46,8 @@ pub enum SourceKind {
     Query,
     /// A token.
     Jwt,
+    /// A client's certificate.
+    ClientCertificate,
     /// Our own cookie for those who are not known.
     Anonymous,
     /// Nowhere.
@@ -89,6 +93,7 @@ impl SourceKind {
             Self::Cookie => "cookie",
             Self::Query => "query",
             Self::Jwt => "jwt",
+            Self::ClientCertificate => "client_certificate",
             Self::Anonymous => "anonymous",
             Self::None => "none",
         }
@@ -102,6 +107,7 @@ impl SourceKind {
             Self::Cookie => 1,
             Self::Query => 2,
             Self::Jwt => 3,
+            Self::ClientCertificate => 6,
             Self::Anonymous => 4,
             Self::None => 5,
         }
@@ -120,6 +126,7 @@ mod tests {
             SourceKind::Cookie,
             SourceKind::Query,
             SourceKind::Jwt,
+            SourceKind::ClientCertificate,
             SourceKind::Anonymous,
             SourceKind::None,
         ] {

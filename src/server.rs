@@ -23,4 +23,5 @@ mod upgrade;
 pub use assemble::run;
 pub use daemon::{DaemonError, Stage, is_child, start as start_daemon};
 pub use start::{RunOptions, StartError};
+pub use tls::{TlsError, check as check_tls};
 pub use upgrade::{Running, replace};

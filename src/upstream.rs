@@ -21,9 +21,11 @@ mod upkeep;
 
 pub use connect_proxy::ConnectProxy;
 pub use connection::Connection;
+pub use dial::CONNECT_TIMEOUT;
 pub use endpoint::{Endpoint, Lease, PeerUse};
 pub use pool::{Acquire, AcquireError, EndpointStatus, Pool, PoolStatus};
 pub use pools::{BuildError, Pools};
 pub use retry::RetryBudget;
 pub use settings::{PoolSettings, RetryCause};
+pub use tls::check as check_tls;
 pub use upkeep::Upkeep;

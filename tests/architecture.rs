@@ -198,6 +198,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rustls_pki_types",
             "sd_notify",
             "thiserror",
+            "x509_parser",
             "log",
             "ureq",
         ],

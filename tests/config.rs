@@ -61,7 +61,7 @@ fn prepared(name: &str) -> PathBuf {
         fs::create_dir_all(folder.join(below)).expect("folder");
     }
     for (kind, from) in [("pem", "test.pem"), ("key", "test.key")] {
-        for name in ["edge", "ca", "client"] {
+        for name in ["edge", "shop", "ca", "client", "clients"] {
             let source = root("tests/fixtures/config/tls").join(from);
             fs::copy(source, folder.join(format!("tls/{name}.{kind}"))).expect("copy");
         }

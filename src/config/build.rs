@@ -2,6 +2,7 @@
 
 mod identity;
 mod jwt;
+mod listener;
 mod pool;
 mod route;
 
@@ -15,11 +16,10 @@ use super::places::Places;
 use super::problem::Problem;
 use super::value::Span;
 use super::written as w;
-use crate::admin::settings::AdminSettings;
-use crate::identity::Peers;
+use crate::admin::{self, settings::AdminSettings};
 use crate::proxy::settings::Limits;
 use crate::rollout::{Known, Members, PoolIdx, PoolName, RolloutName, RolloutSpec, Table};
-use crate::server::settings::{ListenerSettings, ServerSettings, TlsFiles};
+use crate::server::settings::{ListenerSettings, ServerSettings};
 use crate::store::settings::{StorePlace, StoreSettings};
 use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::PoolSettings;
@@ -40,6 +40,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
     let listeners = work.listeners(file.listeners);
     let admin = work.admin(file.admin);
     let identity = work.identity(file.identity);
+    listener::certificates_are_asked_for(&mut work, &identity, &listeners);
     let pools = pool::pools(&mut work, file.pools);
     let rollouts = work.rollouts(file.rollouts, &pools);
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
@@ -79,8 +80,10 @@ impl Building<'_> {
         value.map_err(|e| self.note(key, e.to_string())).ok()
     }
 
-    pub(super) fn file(&mut self, key: &str, path: &Path) {
-        if !path.is_file() {
+    /// Whether there is such a file.
+    pub(super) fn file(&mut self, key: &str, path: &Path) -> bool {
+        let there = path.is_file();
+        if !there {
             self.note(
                 key,
                 format!(
@@ -89,6 +92,7 @@ impl Building<'_> {
                 ),
             );
         }
+        there
     }
 
     /// A wait of no time would fail always, or never rest.
@@ -122,11 +126,10 @@ impl Building<'_> {
                     "goes with clear text only: a TLS listener speaks HTTP/2 by ALPN; remove h2c",
                 );
             }
-            if let Some(tls) = &listener.tls {
-                self.file(&format!("{key}.tls.certificate"), &tls.certificate);
-                self.file(&format!("{key}.tls.key"), &tls.key);
-            }
-            let relays = listener.proxy_protocol.map(|peers| self.relays(&key, &peers));
+            let relays = listener
+                .proxy_protocol
+                .map(|peers| listener::relays(self, &key, &peers));
+            let tls = listener.tls.map(|tls| listener::tls(self, &format!("{key}.tls"), tls));
             let Some(address) = self.address(&format!("{key}.address"), &listener.address) else {
                 continue;
             };
@@ -138,33 +141,12 @@ impl Building<'_> {
             }
             listeners.push(ListenerSettings {
                 address,
-                tls: listener.tls.map(|tls| TlsFiles {
-                    certificate: tls.certificate,
-                    key: tls.key,
-                }),
+                tls,
                 h2c: listener.h2c,
                 relays,
             });
         }
         listeners
-    }
-
-    fn relays(&mut self, key: &str, written: &[String]) -> Peers {
-        let key = format!("{key}.proxy_protocol");
-        if written.is_empty() {
-            self.note(
-                &key,
-                "is empty: list your load balancers, such as 10.0.0.0/8, or leave it out",
-            );
-        }
-        let peers = self.peers(&key, written);
-        if peers.are_all() {
-            self.warn(
-                &key,
-                "trusts everyone to say where they come from: list your load balancers instead",
-            );
-        }
-        peers
     }
 
     fn admin(&mut self, written: w::Admin) -> Option<AdminSettings> {
@@ -174,7 +156,7 @@ impl Building<'_> {
         };
         let address = self.address("admin.address", &settings.address)?;
         match &settings.tokens_file {
-            Some(file) => self.file("admin.tokens_file", file),
+            Some(file) => self.tokens(file),
             None if address.ip().is_loopback() => {}
             None => self.note(
                 "admin.address",
@@ -188,6 +170,14 @@ impl Building<'_> {
             address,
             tokens_file: settings.tokens_file,
         })
+    }
+
+    fn tokens(&mut self, file: &Path) {
+        const KEY: &str = "admin.tokens_file";
+        if self.file(KEY, file) {
+            // The server reads it again, and goes on reading it.
+            drop(self.take(KEY, admin::Tokens::open(file)));
+        }
     }
 
     fn store(&mut self, written: w::Store) -> StoreSettings {

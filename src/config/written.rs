@@ -90,6 +90,46 @@ pub struct ListenerTls {
     pub certificate: PathBuf,
     /// PEM file of the private key.
     pub key: PathBuf,
+    /// More certificates, each for clients that ask for a name in it (SNI); all others are shown the one above.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<CertificateFiles>,
+    /// Asks clients for certificates; see also `client_certificate` below `identity`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_auth: Option<ClientAuth>,
+    /// How long a handshake may take.
+    #[serde(default = "defaults::handshake_timeout")]
+    pub handshake_timeout: Span,
+}
+
+/// The files of one more certificate.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateFiles {
+    /// PEM file of the chain, leaf first.
+    pub certificate: PathBuf,
+    /// PEM file of the private key.
+    pub key: PathBuf,
+}
+
+/// What clients have to show.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientAuth {
+    /// PEM file of the authorities that sign their certificates.
+    pub ca: PathBuf,
+    /// required, or optional: those without a certificate are served, too.
+    #[serde(default = "defaults::client_auth_mode")]
+    pub mode: ClientAuthMode,
+}
+
+/// Whether clients must show a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuthMode {
+    /// They must.
+    Required,
+    /// They may.
+    Optional,
 }
 
 /// The admin listener.
@@ -177,6 +217,9 @@ pub struct Source {
     /// A JSON Web Token, from anyone: it proves itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Jwt>,
+    /// A name in the certificate that the client has shown: common_name, dns, uri or email.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<CertificateName>,
 }
 
 /// What happens to those without an id.

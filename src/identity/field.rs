@@ -1,4 +1,4 @@
-//! Single values out of a request: header fields, cookies and query parameters. What is there twice is ambiguous.
+//! Single values out of a request: header fields, cookies, query parameters and names in certificates. What is there twice is ambiguous.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};
@@ -33,6 +33,14 @@ pub(super) fn parameter<'a>(query: Option<&'a str>, name: &str) -> Result<Option
     match values.next() {
         Some(_) => Err(Several),
         None => Ok(first),
+    }
+}
+
+pub(super) fn only(names: &[String]) -> Result<Option<&[u8]>, Several> {
+    match names {
+        [] => Ok(None),
+        [name] => Ok(Some(name.as_bytes())),
+        _ => Err(Several),
     }
 }
 

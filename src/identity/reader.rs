@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName};
 use thiserror::Error;
 
+use super::certificate::{CertificateName, ClientCertificate};
 use super::field::{self, Several};
 use super::id::{IdError, UserId};
 use super::jwt::{Check, Checked, Fault, Found, Look, OnInvalid, Token, TokenSource};
@@ -31,6 +32,7 @@ enum Place {
     Header(HeaderName),
     Cookie(String),
     Query(String),
+    Certificate(CertificateName),
     Token(Arc<TokenSource>),
 }
 
@@ -95,6 +97,7 @@ impl Reader {
             Source::Header(name) => Place::Header(name.clone()),
             Source::Cookie(name) => Place::Cookie(name.clone()),
             Source::Query(name) => Place::Query(name.clone()),
+            Source::ClientCertificate(which) => Place::Certificate(*which),
             Source::Jwt(token) => {
                 let source = TokenSource::new(token.clone(), settings.normalise.clone());
                 Place::Token(Arc::new(source))
@@ -125,7 +128,7 @@ impl Reader {
     pub fn token_sources(&self) -> impl Iterator<Item = &Arc<TokenSource>> {
         self.places.iter().filter_map(|place| match place {
             Place::Token(source) => Some(source),
-            Place::Header(_) | Place::Cookie(_) | Place::Query(_) => None,
+            Place::Header(_) | Place::Cookie(_) | Place::Query(_) | Place::Certificate(_) => None,
         })
     }
 
@@ -138,6 +141,7 @@ impl Reader {
         &self,
         headers: &HeaderMap,
         query: Option<&str>,
+        certificate: Option<&ClientCertificate>,
         trusted: bool,
         now: fn() -> u64,
     ) -> Result<Read, Refusal> {
@@ -155,6 +159,11 @@ impl Reader {
                 Place::Query(name) => {
                     let id = self.id(field::parameter(query, name), || format!("query parameter {name}"))?;
                     (id, SourceKind::Query)
+                }
+                Place::Certificate(which) => {
+                    let names = certificate.map(|shown| shown.all(*which)).unwrap_or_default();
+                    let id = self.id(field::only(names), || format!("client certificate {}", which.as_str()))?;
+                    (id, SourceKind::ClientCertificate)
                 }
                 Place::Token(source) => match self.token(source, headers, now)? {
                     Some(read) => return Ok(read),
@@ -283,7 +292,7 @@ impl From<Arc<Token>> for Reading {
 fn header_names(places: &[Place]) -> Vec<HeaderName> {
     let header = |place: &Place| match place {
         Place::Header(name) => Some(name.clone()),
-        Place::Cookie(_) | Place::Query(_) | Place::Token(_) => None,
+        Place::Cookie(_) | Place::Query(_) | Place::Certificate(_) | Place::Token(_) => None,
     };
     let names: Vec<HeaderName> = places.iter().filter_map(header).collect();
     let tokens = places.iter().any(|place| matches!(place, Place::Token(_)));
@@ -323,7 +332,7 @@ mod tests {
     }
 
     fn read(reader: &Reader, headers: &HeaderMap, query: Option<&str>, trusted: bool) -> Result<Identity, Refusal> {
-        match reader.read(headers, query, trusted, || 0)? {
+        match reader.read(headers, query, None, trusted, || 0)? {
             Read::Done(reading) => Ok(reading.identity),
             Read::Pending(_) => panic!("there are no tokens here"),
         }

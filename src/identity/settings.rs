@@ -6,6 +6,7 @@ use http::HeaderName;
 use ipnet::IpNet;
 use thiserror::Error;
 
+use super::certificate::CertificateName;
 use super::jwt;
 
 /// Where ids are looked for and whom to believe.
@@ -78,6 +79,8 @@ pub enum Source {
     Query(String),
     /// A token, from anyone: it proves itself.
     Jwt(jwt::Settings),
+    /// The certificate that the client has shown, from anyone: the listener has verified it.
+    ClientCertificate(CertificateName),
 }
 
 /// One step from a value to an id.

@@ -14,7 +14,7 @@ use super::wire::Wire;
 use super::{choose, guard, headers, request, wire};
 use crate::clock;
 use crate::identity::jwt::Check;
-use crate::identity::{Identity, Read, Reading, Refusal};
+use crate::identity::{ClientCertificate, Identity, Read, Reading, Refusal};
 use crate::telemetry::metrics;
 
 /// Bounds how long this connection may idle, and how long one read or write may take. Pingora's defaults have no
@@ -107,9 +107,11 @@ fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<O
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));
     }
-    let read = gateway
-        .identity()
-        .read(&head.headers, head.uri.query(), ctx.trusted, clock::unix_millis);
+    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+    let certificate = tls.and_then(|tls| tls.extension.get::<ClientCertificate>());
+    let reader = gateway.identity();
+    let query = head.uri.query();
+    let read = reader.read(&head.headers, query, certificate, ctx.trusted, clock::unix_millis);
     match read {
         Ok(Read::Pending(check)) => Ok(Some(check)),
         Ok(Read::Done(reading)) => known(gateway, session, ctx, Ok(reading)).map(|()| None),

@@ -21,7 +21,6 @@ use tokio::time::timeout;
 use super::gateway::Gateway;
 use super::leave::{Leaving, unless_idle};
 use super::places::{Connections, Crowded, Places};
-use super::proxied::Relays;
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
 use crate::telemetry::metrics::{self, DownstreamConnection};
@@ -39,7 +38,6 @@ const TOO_MANY: &[u8] =
 pub struct Edge {
     http: Arc<Http>,
     limits: Limits,
-    relays: Option<Arc<Relays>>,
     connections: Arc<Connections>,
     farewells: Arc<Places>,
     leaving: Leaving,
@@ -55,8 +53,6 @@ pub struct EdgeParts {
     pub limits: Limits,
     /// Places for connections, of all edges.
     pub connections: Arc<Connections>,
-    /// Only these may connect, where there are any.
-    pub relays: Option<Arc<Relays>>,
     /// Tells when to close idle connections.
     pub leaving: Leaving,
 }
@@ -69,7 +65,6 @@ impl Edge {
             h2c,
             limits,
             connections,
-            relays,
             leaving,
         } = parts;
         let mut options = HttpServerOptions::default();
@@ -85,7 +80,6 @@ impl Edge {
         Self {
             http,
             limits,
-            relays,
             connections,
             farewells: Places::new(FAREWELLS_MAX),
             leaving,
@@ -123,14 +117,7 @@ fn h2_options(limits: &Limits) -> H2Options {
 
 #[async_trait]
 impl ServerApp for Edge {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // With TLS the header came before it, and Pingora had it read. From here on the client is the one that a relay
-        // named.
-        if let Some(relays) = self.relays.as_ref().filter(|_| stream.get_ssl_digest().is_none()) {
-            if !relays.introduce(&mut *stream).await {
-                return None;
-            }
-        }
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let client = stream.get_socket_digest();
         let client = client.and_then(|d| Some(d.peer_addr()?.as_inet()?.ip()));
         let _entered = match self.connections.enter(client) {

@@ -5,6 +5,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use super::context::Context;
 use super::wire::Fault;
+use crate::upstream::CONNECT_TIMEOUT;
 
 /// What an error comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,9 @@ fn upstream(error: &Error, ctx: &Context) -> Failure {
         };
     }
     let (status, cause) = match error.etype() {
-        ErrorType::ConnectTimedout => (504, "connect timeout"),
+        etype if *etype == CONNECT_TIMEOUT => (504, "connect timeout"),
+        // Our own dialer says the other when there is no connection: this is Pingora's, of the handshake on it.
+        ErrorType::ConnectTimedout => (504, "TLS handshake timeout"),
         ErrorType::ConnectRefused => (502, "connection refused"),
         ErrorType::ConnectNoRoute => (502, "no route"),
         ErrorType::ConnectProxyFailure => (502, "proxy refused the tunnel"),

@@ -7,22 +7,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use log::warn;
-use pingora::listeners::PreTlsProcess;
 use pingora::protocols::l4::socket::SocketAddr as Address;
-use pingora::protocols::l4::stream::Stream as Plain;
 use pingora::protocols::{GetSocketDigest, SocketDigest, UniqueID};
-use pingora::{Error, ErrorType, Result};
 use tokio::io::AsyncRead;
 use tokio::time::timeout;
 
 use self::header::{Said, Wrong};
 use crate::identity::Peers;
 use crate::telemetry::{metrics, targets};
-
-/// The error that ends a connection before its TLS; what there is to say of it is said here.
-pub const REFUSED: ErrorType = ErrorType::Custom(metrics::PROXY_HEADER_REFUSED);
 
 /// Who may pass connections on, and how long they may take to say for whom.
 #[derive(Debug)]
@@ -101,15 +94,4 @@ fn is_from<S: GetSocketDigest + UniqueID + ?Sized>(stream: &mut S, address: Opti
     let set = digest.peer_addr.set(address);
     stream.set_socket_digest(digest);
     set.is_ok()
-}
-
-/// Before TLS, whose bytes follow the header.
-#[async_trait]
-impl PreTlsProcess for Relays {
-    async fn process(&self, stream: &mut Plain) -> Result<()> {
-        if self.introduce(stream).await {
-            return Ok(());
-        }
-        Err(Error::explain(REFUSED, "no word of a known relay").into_down())
-    }
 }

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use log::{info, warn};
 use parking_lot::Mutex;
-use pingora::listeners::tls::TlsSettings;
 use pingora::listeners::{L4BufferSettings, ListenerConfig};
-use pingora::protocols::ALPN;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
@@ -30,7 +28,7 @@ use super::start::{RunOptions, StartError};
 use super::state;
 use super::supervisor::Alive;
 use super::takeover::{PidPlace, Takeover};
-use super::tls::{Certificate, Renewal};
+use super::tls::{Renewal, Secured, Terminator};
 use crate::admin;
 use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
@@ -312,7 +310,11 @@ fn alike(all: &[ListenerSettings]) -> Vec<Vec<&ListenerSettings>> {
     for listener in all {
         let like = |group: &&mut Vec<&ListenerSettings>| {
             let first = group[0];
-            first.h2c == listener.h2c && first.relays == listener.relays
+            // TLS is one listener's own.
+            first.tls.is_none()
+                && listener.tls.is_none()
+                && first.h2c == listener.h2c
+                && first.relays == listener.relays
         };
         match groups.iter_mut().find(like) {
             Some(group) => group.push(listener),
@@ -330,36 +332,34 @@ fn listeners(
     entrance: &mut Entrance,
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
-    let mut certificates = Vec::new();
+    let mut secured = Vec::new();
     let reader = identity::Reader::new(config.identity.clone());
     let connections = Connections::new(&config.limits, Box::new(move |ip| reader.trusts(ip)));
     for mine in alike(&config.listeners) {
-        let ListenerSettings { h2c, relays, .. } = mine[0];
+        let ListenerSettings { tls, h2c, relays, .. } = mine[0];
+        let tls = tls.as_ref().map(Terminator::load).transpose()?;
+        secured.extend(tls.clone());
         let patience = config.limits.header_timeout;
-        let relays = relays.clone().map(|peers| Arc::new(Relays::new(peers, patience)));
+        let relays = relays.clone().map(|peers| Relays::new(peers, patience));
+        let (name, what) = match (&tls, h2c) {
+            (Some(_), _) => ("edge tls", "https"),
+            (None, true) => ("edge h2c", "http"),
+            (None, false) => ("edge", "http"),
+        };
         let edge = Edge::new(EdgeParts {
             proxy: Arc::clone(proxy),
             h2c: *h2c,
             limits: config.limits,
             connections: Arc::clone(&connections),
-            relays: relays.clone(),
             leaving: entrance.drain.leaving(),
         });
-        let name = if *h2c { "edge h2c" } else { "edge" };
-        let mut service = Listening::new(name.to_owned(), Counted::new(edge, &entrance.drain));
-        if let Some(relays) = relays {
-            service.endpoints().set_pre_tls_callback(relays);
-        }
+        let app = Counted::new(Secured::new(edge, relays, tls), &entrance.drain);
+        let mut service = Listening::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for listener in mine {
-            let opened = open.at(if listener.tls.is_some() { "https" } else { "http" }, listener.address)?;
-            let mut endpoint = ListenerConfig::tcp(opened.name.clone())
+            let opened = open.at(what, listener.address)?;
+            let endpoint = ListenerConfig::tcp(opened.name.clone())
                 .l4_buffer(L4BufferSettings::new(DOWNSTREAM_BUFFER_BYTES, DOWNSTREAM_WRITE_BYTES));
-            if let Some(files) = &listener.tls {
-                let certificate = Certificate::load(files).map_err(StartError::Certificate)?;
-                endpoint = endpoint.tls(tls_settings(&certificate));
-                certificates.push(certificate);
-            }
             service.add_listener(endpoint);
             sockets.push(opened);
         }
@@ -367,8 +367,8 @@ fn listeners(
             .add(server, service, sockets)
             .map_err(StartError::Descriptors)?;
     }
-    if !certificates.is_empty() {
-        server.add_service(background_service("certificates", Renewal(certificates)));
+    if !secured.is_empty() {
+        server.add_service(background_service("certificates", Renewal(secured)));
     }
     info!(target: targets::SERVER, "switchyard {} with {} threads", env!("CARGO_PKG_VERSION"), config.server.threads);
     Ok(())
@@ -388,12 +388,4 @@ fn admin_listener(
     service.add_tcp(&opened.name);
     let added = entrance.add(server, service, vec![opened]);
     added.map_err(StartError::Descriptors)
-}
-
-fn tls_settings(certificate: &Arc<Certificate>) -> TlsSettings {
-    // invariant: this constructor only stores the paths, which the resolver makes unused.
-    let mut settings = TlsSettings::intermediate("", "").expect("nothing is read");
-    settings.set_cert_resolver(Arc::clone(certificate) as _);
-    settings.set_alpn(ALPN::H2H1);
-    settings
 }

@@ -53,11 +53,45 @@ pub struct ListenerSettings {
     /// Where; port 0 lets the system choose.
     pub address: SocketAddr,
     /// TLS, with HTTP/2 by ALPN.
-    pub tls: Option<TlsFiles>,
+    pub tls: Option<TlsSettings>,
     /// HTTP/2 without TLS, by prior knowledge, beside HTTP/1.1.
     pub h2c: bool,
     /// The only peers that may connect, and that say first for whom; anyone for themselves where there are none.
     pub relays: Option<Peers>,
+}
+
+/// TLS of a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsSettings {
+    /// At least one; the first is shown to clients that ask for no name, or for one that no certificate has.
+    pub certificates: Vec<TlsFiles>,
+    /// Whether clients are asked for certificates, and which are good.
+    pub client_auth: Option<ClientAuth>,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+impl TlsSettings {
+    /// How long a handshake may take, by default.
+    pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+    /// The files of the first certificate.
+    ///
+    /// # Panics
+    /// Without one.
+    #[must_use]
+    pub fn first(&self) -> &TlsFiles {
+        &self.certificates[0]
+    }
+}
+
+/// What clients have to show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuth {
+    /// PEM file of the authorities that sign their certificates.
+    pub ca: PathBuf,
+    /// Whether those without one are refused.
+    pub required: bool,
 }
 
 /// PEM files of a certificate chain and its key; read again when they change.

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::handover::HandoverError;
 use super::pid_file::PidFileError;
 use super::state::StateError;
+use super::tls::TlsError;
 use crate::admin;
 use crate::telemetry::access_log::OpenError;
 use crate::upstream::BuildError;
@@ -34,8 +35,8 @@ pub enum StartError {
         cause: std::io::Error,
     },
     /// A certificate or key.
-    #[error("{0}")]
-    Certificate(String),
+    #[error(transparent)]
+    Certificate(#[from] TlsError),
     /// The pools.
     #[error(transparent)]
     Pools(#[from] BuildError),

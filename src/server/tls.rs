@@ -1,106 +1,148 @@
-//! Certificates of TLS listeners, read again when the files change.
+//! TLS of listeners. Pingora's own has one certificate, 60 seconds for a handshake, and neither tickets nor a way to
+//! change what clients are asked for, so a connection comes here in clear text, and goes on to the application with TLS.
+
+mod material;
+mod names;
+mod renewal;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use log::{error, info};
+use log::{debug, error, info};
+use pingora::apps::ServerApp;
+use pingora::listeners::tls::Acceptor;
+use pingora::protocols::l4::stream::Stream as Plain;
+use pingora::protocols::{GetSocketDigest, Stream};
 use pingora::server::ShutdownWatch;
-use pingora::services::background::BackgroundService;
-use rustls::crypto::ring::sign::any_supported_type;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
 
-use super::settings::TlsFiles;
-use super::stamp::{LOOK_EACH, Stamp};
-use crate::telemetry::targets;
+use super::settings::TlsSettings;
+use crate::proxy::Relays;
+use crate::telemetry::{metrics, targets};
+use material::{Stamps, acceptor, stamps};
 
-/// The certificate of one listener.
-#[derive(Debug)]
-pub struct Certificate {
-    files: TlsFiles,
-    /// Of the files as they were read at first.
-    loaded: Stamps,
-    current: ArcSwap<CertifiedKey>,
+pub use renewal::Renewal;
+
+/// What a client that does not speak TLS as it should is counted as.
+const HANDSHAKE: &str = "tls_handshake";
+const HANDSHAKE_TIMEOUT: &str = "tls_handshake_timeout";
+/// How rustls says that the fault is on this side.
+const OUR_FAULT: &str = "unexpected error: ";
+
+/// Why a listener's TLS cannot be had.
+#[derive(Debug, Error)]
+#[error("{text}")]
+pub struct TlsError {
+    /// The key below `tls`, such as `certificate` or `certificates[0].key`.
+    pub key: String,
+    /// What is wrong, and with which file.
+    pub text: String,
 }
 
-type Stamps = [Option<Stamp>; 2];
+/// Reads all files that the settings name.
+///
+/// # Errors
+/// The first that cannot be used.
+pub fn check(settings: &TlsSettings) -> Result<(), TlsError> {
+    acceptor(settings).map(drop)
+}
 
-impl Certificate {
+/// TLS of one listener: what it shows and asks for, read again when the files change.
+pub struct Terminator {
+    settings: TlsSettings,
+    /// Of the files as they were read at first.
+    loaded: Stamps,
+    current: ArcSwap<Acceptor>,
+}
+
+impl Terminator {
     /// Reads the files.
     ///
     /// # Errors
-    /// A text that names the file and what is wrong with it.
-    pub fn load(files: &TlsFiles) -> Result<Arc<Self>, String> {
+    /// The first that cannot be used.
+    pub fn load(settings: &TlsSettings) -> Result<Arc<Self>, TlsError> {
         Ok(Arc::new(Self {
             // Before the files are read, so that no change after that is missed.
-            loaded: stamps(files),
-            current: ArcSwap::from_pointee(read(files)?),
-            files: files.clone(),
+            loaded: stamps(settings),
+            current: ArcSwap::from_pointee(acceptor(settings)?),
+            settings: settings.clone(),
         }))
     }
 
+    /// Takes what is in the files now, for new connections. Sessions from before are not resumed: what a client had to
+    /// show for them may no longer do.
     fn reload(&self) {
-        match read(&self.files) {
-            Ok(key) => {
-                self.current.store(Arc::new(key));
-                info!(target: targets::SERVER, "certificate {} read again", self.files.certificate.display());
+        let name = self.settings.first().certificate.display();
+        match acceptor(&self.settings) {
+            Ok(acceptor) => {
+                self.current.store(Arc::new(acceptor));
+                info!(target: targets::SERVER, "certificate {name} read again");
             }
             Err(e) => error!(target: targets::SERVER, "{e}; the certificate from before stays in use"),
         }
     }
-}
 
-impl ResolvesServerCert for Certificate {
-    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
-    }
-}
-
-fn stamps(files: &TlsFiles) -> Stamps {
-    [&files.certificate, &files.key].map(|path| Stamp::of(path))
-}
-
-fn read(files: &TlsFiles) -> Result<CertifiedKey, String> {
-    let certificate = files.certificate.display();
-    let key_path = files.key.display();
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| format!("{certificate}: {e}: write the path of a PEM file"))?;
-    if chain.is_empty() {
-        return Err(format!("{certificate}: holds no certificate"));
-    }
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|e| format!("{key_path}: {e}: write the path of a PEM file"))?;
-    let signing = any_supported_type(&key).map_err(|e| format!("{key_path}: {e}"))?;
-    let pair = CertifiedKey::new(chain, signing);
-    pair.keys_match()
-        .map_err(|e| format!("{certificate} and {key_path} do not belong together: {e}"))?;
-    Ok(pair)
-}
-
-/// Looks after the certificates of all listeners.
-pub struct Renewal(pub Vec<Arc<Certificate>>);
-
-#[async_trait]
-impl BackgroundService for Renewal {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let mut seen: Vec<_> = self.0.iter().map(|c| c.loaded).collect();
-        let mut turn = tokio::time::interval(LOOK_EACH);
-        loop {
-            tokio::select! {
-                _ = shutdown.wait_for(|over| *over) => return,
-                _ = turn.tick() => {}
+    /// Shakes hands, within the listener's time for it.
+    async fn accept(&self, stream: Stream) -> Option<Stream> {
+        let plain = stream.into_any().downcast::<Plain>().ok()?;
+        let digest = plain.get_socket_digest();
+        let peer = || {
+            let address = digest.as_ref().and_then(|digest| digest.peer_addr());
+            address.map_or_else(|| "-".to_owned(), ToString::to_string)
+        };
+        let acceptor = self.current.load_full();
+        let limit = self.settings.handshake_timeout;
+        match tokio::time::timeout(limit, acceptor.tls_handshake(*plain)).await {
+            Ok(Ok(secured)) => return Some(Box::new(secured)),
+            Ok(Err(e)) if e.to_string().contains(OUR_FAULT) => {
+                error!(target: targets::SERVER, "TLS handshake with {} failed: {e}", peer());
             }
-            for (certificate, before) in self.0.iter().zip(&mut seen) {
-                let now = stamps(&certificate.files);
-                if now != *before {
-                    *before = now;
-                    certificate.reload();
-                }
+            Ok(Err(e)) => {
+                metrics::downstream_protocol_error(HANDSHAKE);
+                debug!(target: targets::SERVER, "TLS handshake with {} failed: {e}", peer());
+            }
+            Err(_) => {
+                metrics::downstream_protocol_error(HANDSHAKE_TIMEOUT);
+                debug!(target: targets::SERVER, "TLS handshake with {} timed out after {limit:?}", peer());
             }
         }
+        None
+    }
+}
+
+/// An application behind what comes before requests: the word of a relay, then TLS, each where there is one.
+pub struct Secured<A> {
+    inner: Arc<A>,
+    relays: Option<Relays>,
+    tls: Option<Arc<Terminator>>,
+}
+
+impl<A> Secured<A> {
+    /// Puts both before `inner`; only `relays` may connect, where there are any.
+    pub fn new(inner: A, relays: Option<Relays>, tls: Option<Arc<Terminator>>) -> Self {
+        let inner = Arc::new(inner);
+        Self { inner, relays, tls }
+    }
+}
+
+#[async_trait]
+impl<A: ServerApp + Send + Sync + 'static> ServerApp for Secured<A> {
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        // From here on the client is the one that a relay named, for TLS, too.
+        if let Some(relays) = &self.relays {
+            if !relays.introduce(&mut *stream).await {
+                return None;
+            }
+        }
+        let stream = match &self.tls {
+            Some(tls) => tls.accept(stream).await?,
+            None => stream,
+        };
+        self.inner.process_new(stream, shutdown).await
+    }
+
+    async fn cleanup(&self) {
+        self.inner.cleanup().await;
     }
 }

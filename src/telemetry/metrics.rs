@@ -17,7 +17,7 @@ use prometheus::TextEncoder;
 
 use self::families::FAMILIES;
 
-pub use self::names::{CODE_CLASSES, PROXY_HEADER_REFUSED, REASONS, SOURCES};
+pub use self::names::{CODE_CLASSES, REASONS, SOURCES};
 pub use self::probe::{ConnectionProbe, ConnectionSample};
 pub use self::release::ReleaseMetrics;
 pub use self::totals::{ReleaseTotals, release_totals};

@@ -30,6 +30,8 @@ use crate::telemetry::metrics::EndpointMetrics;
 const KEEPALIVE_PROBE_INTERVAL: Duration = Duration::from_secs(15);
 const KEEPALIVE_PROBES: u32 = 9;
 
+/// There is no connection in time. Pingora has one error for that and for a TLS handshake that takes too long.
+pub const CONNECT_TIMEOUT: ErrorType = ErrorType::new("connect timeout");
 /// EMFILE, ENFILE and EADDRNOTAVAIL of Linux: what this process lacks says nothing of the endpoint.
 const OURS: [i32; 3] = [24, 23, 99];
 
@@ -60,7 +62,7 @@ impl Dial {
             let kind = match e.kind() {
                 _ if e.raw_os_error().is_some_and(|code| OURS.contains(&code)) => ErrorType::SocketError,
                 std::io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                std::io::ErrorKind::TimedOut => ErrorType::ConnectTimedout,
+                std::io::ErrorKind::TimedOut => CONNECT_TIMEOUT,
                 std::io::ErrorKind::HostUnreachable | std::io::ErrorKind::NetworkUnreachable => {
                     ErrorType::ConnectNoRoute
                 }
@@ -119,7 +121,7 @@ impl L4Connect for Dial {
         match tokio::time::timeout(self.connect_timeout, self.open(address)).await {
             Ok(opened) => self.watched(opened?),
             Err(_) => Error::e_explain(
-                ErrorType::ConnectTimedout,
+                CONNECT_TIMEOUT,
                 format!(
                     "connecting to {address}: no connection within {:?}",
                     self.connect_timeout

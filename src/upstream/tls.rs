@@ -64,6 +64,21 @@ impl TlsMaterial {
     }
 }
 
+/// Reads all files that the settings name.
+///
+/// # Errors
+/// The key below `tls`, and what is wrong with its file.
+pub fn check(settings: &UpstreamTls) -> Result<(), (&'static str, TlsFileError)> {
+    if let Some(path) = &settings.ca {
+        certificates(path).map_err(|e| ("ca", e))?;
+    }
+    if let Some(files) = &settings.client {
+        certificates(&files.certificate).map_err(|e| ("client_certificate", e))?;
+        private_key(&files.key).map_err(|e| ("client_key", e))?;
+    }
+    Ok(())
+}
+
 fn certificates(path: &Path) -> Result<Vec<Vec<u8>>, TlsFileError> {
     let list = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)

@@ -79,7 +79,7 @@ pub fn identity(bytes: &[u8]) {
         }
     }
     let trusted = choice & 8 != 0;
-    let read = || match reader.read(&headers, query, trusted, || 0) {
+    let read = || match reader.read(&headers, query, None, trusted, || 0) {
         Ok(Read::Done(reading)) => Ok(reading.identity),
         Ok(Read::Pending(_)) => panic!("no source has tokens"),
         Err(refusal) => Err(refusal),

@@ -49,6 +49,7 @@ mod switching;
 mod switching_crash;
 mod switching_disk;
 mod tls;
+mod tls_listener;
 mod upgrade;
 mod upgrade_load;
 mod upgrades;

@@ -94,7 +94,7 @@ fn a_tls_handshake_that_takes_too_long_is_504_however_long_a_connect_may_take() 
     let alarms = proxy.alarms();
     assert_eq!(alarms.len(), 1, "{alarms:?}");
     assert!(
-        alarms[0].contains("timeout") && alarms[0].contains(&address),
+        alarms[0].contains("request failed: TLS handshake timeout; ") && alarms[0].contains(&address),
         "{alarms:?}"
     );
 }

@@ -36,17 +36,25 @@ impl Building<'_> {
 
     fn source(&mut self, n: usize, written: &w::Source) -> Option<Source> {
         let key = format!("identity.sources[{n}]");
-        match (&written.header, &written.cookie, &written.query, &written.jwt) {
-            (Some(name), None, None, None) => self
+        let w::Source {
+            header,
+            cookie,
+            query,
+            client_certificate,
+            jwt,
+        } = written;
+        match (header, cookie, query, client_certificate, jwt) {
+            (Some(name), None, None, None, None) => self
                 .field_name(&format!("{key}.header"), name, "X-User-Id")
                 .map(Source::Header),
-            (None, Some(name), None, None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
-            (None, None, Some(name), None) => self.named(&format!("{key}.query"), name).map(Source::Query),
-            (None, None, None, Some(token)) => jwt::source(self, &format!("{key}.jwt"), token).map(Source::Jwt),
+            (None, Some(name), None, None, None) => self.named(&format!("{key}.cookie"), name).map(Source::Cookie),
+            (None, None, Some(name), None, None) => self.named(&format!("{key}.query"), name).map(Source::Query),
+            (None, None, None, Some(which), None) => Some(Source::ClientCertificate((*which).into())),
+            (None, None, None, None, Some(token)) => jwt::source(self, &format!("{key}.jwt"), token).map(Source::Jwt),
             _ => {
                 self.note(
                     &key,
-                    "names not exactly one place: write one of header, cookie, query and jwt",
+                    "names not exactly one place: write one of header, cookie, query, client_certificate and jwt",
                 );
                 None
             }

@@ -7,11 +7,11 @@ use std::num::NonZeroU16;
 use super::super::written as w;
 use super::Building;
 use crate::rollout::PoolName;
-use crate::upstream::ConnectProxy;
 use crate::upstream::settings::{
     ClientCertificate, Connections, Ejection, EndpointSettings, HealthCheck, Host, PoolSettings, Probe, ProxySetting,
     Retries, UpstreamTls,
 };
+use crate::upstream::{self, ConnectProxy};
 
 pub fn pools(work: &mut Building<'_>, written: BTreeMap<PoolName, w::Pool>) -> Vec<PoolSettings> {
     if written.is_empty() {
@@ -193,13 +193,14 @@ fn tls(work: &mut Building<'_>, key: &str, written: w::Tls, endpoints: &[Endpoin
             "has no server_name, but an endpoint is an address: write the name that its certificate is for",
         );
     }
+    let mut there = true;
     if let Some(ca) = &written.ca {
-        work.file(&format!("{key}.ca"), ca);
+        there &= work.file(&format!("{key}.ca"), ca);
     }
     let client = match (written.client_certificate, written.client_key) {
         (Some(certificate), Some(key_file)) => {
-            work.file(&format!("{key}.client_certificate"), &certificate);
-            work.file(&format!("{key}.client_key"), &key_file);
+            there &= work.file(&format!("{key}.client_certificate"), &certificate);
+            there &= work.file(&format!("{key}.client_key"), &key_file);
             Some(ClientCertificate {
                 certificate,
                 key: key_file,
@@ -214,11 +215,17 @@ fn tls(work: &mut Building<'_>, key: &str, written: w::Tls, endpoints: &[Endpoin
             None
         }
     };
-    Some(UpstreamTls {
+    let settings = UpstreamTls {
         server_name: written.server_name,
         ca: written.ca,
         client,
-    })
+    };
+    if there {
+        if let Err((name, e)) = upstream::check_tls(&settings) {
+            work.note(&format!("{key}.{name}"), e.to_string());
+        }
+    }
+    Some(settings)
 }
 
 fn retries(written: w::Retries) -> Retries {

@@ -4,8 +4,8 @@ use std::num::NonZeroUsize;
 
 use super::super::value::{Size, Span};
 use super::{
-    AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, Connections, Ejection, EmbeddedStore,
-    HealthCheck, Identity, Jwt, Limits, Retries, Server, Source, Store,
+    AccessLog, Admin, AdminSettings, Anonymous, AnonymousWord, Balance, ClientAuthMode, Connections, Ejection,
+    EmbeddedStore, HealthCheck, Identity, Jwt, Limits, Retries, Server, Source, Store,
 };
 use crate::telemetry::settings::{AccessLogSettings, LogTarget};
 use crate::upstream::settings::ProxySetting;
@@ -17,6 +17,14 @@ pub fn resolve_interval() -> Span {
 
 pub fn balance() -> Balance {
     upstream::settings::Balance::default().into()
+}
+
+pub fn handshake_timeout() -> Span {
+    Span(server::settings::TlsSettings::HANDSHAKE_TIMEOUT)
+}
+
+pub fn client_auth_mode() -> ClientAuthMode {
+    ClientAuthMode::Required
 }
 
 pub fn max_age() -> Span {
@@ -91,6 +99,7 @@ fn source(used: &identity::Source) -> Option<Source> {
         identity::Source::Header(name) => written.header = Some(title_case(name.as_str())),
         identity::Source::Cookie(name) => written.cookie = Some(name.clone()),
         identity::Source::Query(name) => written.query = Some(name.clone()),
+        identity::Source::ClientCertificate(which) => written.client_certificate = Some((*which).into()),
         identity::Source::Jwt(_) => return None,
     }
     Some(written)

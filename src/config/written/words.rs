@@ -49,6 +49,20 @@ words! {
 }
 
 words! {
+    /// Which name in a certificate.
+    CertificateName for identity::CertificateName {
+        /// The subject's common name.
+        CommonName,
+        /// The alternative name that is a host name.
+        Dns,
+        /// The alternative name that is a URI.
+        Uri,
+        /// The alternative name that is a mail address.
+        Email,
+    }
+}
+
+words! {
     /// How an endpoint is picked.
     Balance for upstream::settings::Balance {
         /// In turn, by weight.

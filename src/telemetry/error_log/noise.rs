@@ -6,8 +6,6 @@
 
 use log::Level;
 
-use crate::telemetry::metrics::PROXY_HEADER_REFUSED;
-
 /// What becomes of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -30,7 +28,6 @@ pub(super) fn verdict(target: &str, level: Level, message: &str) -> Verdict {
         Origin::Proxy => request_header(message).or_else(|| error_response(message)),
         Origin::ProxyDefaults => error_response(message),
         Origin::ProxyBody => response_end(message),
-        Origin::Listener => tls_handshake(message),
         Origin::HttpServer => h2_handshake(message),
         Origin::H2Server => begins(message, "tearing down downstream h2 connection after ", "h2_malformed"),
         Origin::Compression => begins(message, "Failed to parse accept-encoding ", "accept_encoding"),
@@ -50,7 +47,6 @@ enum Origin {
     Proxy,
     ProxyDefaults,
     ProxyBody,
-    Listener,
     HttpServer,
     H2Server,
     Compression,
@@ -68,7 +64,6 @@ impl Origin {
             (Level::Error, "pingora_proxy") => Origin::Proxy,
             (Level::Error, "pingora_proxy::proxy_trait") => Origin::ProxyDefaults,
             (Level::Error, "pingora_proxy::proxy_h1" | "pingora_proxy::proxy_h2") => Origin::ProxyBody,
-            (Level::Error, "pingora_core::services::listening") => Origin::Listener,
             (Level::Error, "pingora_core::apps") => Origin::HttpServer,
             (Level::Warn, "pingora_core::protocols::http::v2::server") => Origin::H2Server,
             (Level::Warn, "pingora_core::protocols::http::compression") => Origin::Compression,
@@ -109,21 +104,6 @@ fn response_end(message: &str) -> Option<Verdict> {
 fn written_in_vain(error: &str) -> Option<Verdict> {
     let unsent = matches!(error_type(error)?, "WriteError" | "WriteTimedout" | "ConnectionClosed");
     unsent.then_some(Verdict::Count("response_write"))
-}
-
-/// A TLS handshake that failed or took too long. What rustls calls unexpected is about our own certificate or key, and
-/// stays.
-fn tls_handshake(message: &str) -> Option<Verdict> {
-    if message == "Downstream handshake timeout" {
-        return Some(Verdict::Count("tls_handshake"));
-    }
-    let (_address, error) = message.strip_prefix("Downstream handshake error")?.split_once(": ")?;
-    if error_type(error)? == PROXY_HEADER_REFUSED {
-        // Whoever made it has counted it and said what there is to say.
-        return Some(Verdict::Quieten);
-    }
-    let clients = error_type(error)? == "TLSHandshakeFailure" && !error.contains("unexpected error: ");
-    clients.then_some(Verdict::Count("tls_handshake"))
 }
 
 /// A connection that speaks HTTP/2 wrongly from its first byte, or not at all.
@@ -205,12 +185,6 @@ mod tests {
     #[test]
     fn what_only_clients_do_is_counted() {
         use Level::{Error, Warn};
-        let handshake = |cause: &str| {
-            format!(
-                "Downstream handshake error from 127.0.0.1:36402:  TLSHandshakeFailure context: TLS accept() failed:  \
-                 TLSHandshakeFailure context: tls connect error: {cause}"
-            )
-        };
         for (target, level, message, cause) in [
             (PROXY, Error, "Fail to proxy: Downstream ConnectionClosed context: while reading request headers, bytes already read: 25, downstream session type: h1".to_owned(), "request_header"),
             (PROXY, Error, "Fail to proxy: Downstream ReadError context: while reading request headers cause: Connection reset by peer (os error 104), downstream session type: h1".to_owned(), "request_header"),
@@ -219,14 +193,6 @@ mod tests {
             ("pingora_proxy::proxy_trait", Error, "failed to send error response to downstream: Downstream WriteError context: while writing h2 response to downstream cause: user error: inactive stream".to_owned(), "response_write"),
             ("pingora_proxy::proxy_h1", Error, "Error finish sending body to downstream:  WriteError context: flushing body cause: Broken pipe (os error 32)".to_owned(), "response_write"),
             ("pingora_proxy::proxy_h2", Error, "Error finish sending body to downstream: Downstream WriteError context: while writing h2 response body to downstream cause: user error: inactive stream".to_owned(), "response_write"),
-            (LISTENING, Error, handshake("tls handshake eof"), "tls_handshake"),
-            (LISTENING, Error, handshake("Connection reset by peer (os error 104)"), "tls_handshake"),
-            (LISTENING, Error, handshake("received corrupt message of type InvalidContentType"), "tls_handshake"),
-            (LISTENING, Error, handshake("received fatal alert: UnknownCA"), "tls_handshake"),
-            (LISTENING, Error, handshake("peer is incompatible: NoCipherSuitesInCommon"), "tls_handshake"),
-            (LISTENING, Error, handshake("peer doesn't support any known protocol"), "tls_handshake"),
-            (LISTENING, Error, "Downstream handshake error:  TLSHandshakeFailure context: TLS accept() failed: eof".to_owned(), "tls_handshake"),
-            (LISTENING, Error, "Downstream handshake timeout".to_owned(), "tls_handshake"),
             ("pingora_core::apps", Error, "H2 handshake error  HandshakeError context: while h2 handshaking with client cause: connection error detected: unspecific protocol error detected".to_owned(), "h2_handshake"),
             ("pingora_core::protocols::http::v2::server", Warn, "tearing down downstream h2 connection after 32 malformed requests".to_owned(), "h2_malformed"),
             ("pingora_core::protocols::http::compression", Warn, "Failed to parse accept-encoding \"=\", unexpected".to_owned(), "accept_encoding"),
@@ -343,19 +309,8 @@ mod tests {
             (
                 LISTENING,
                 Error,
-                "Downstream handshake error from 127.0.0.1:1:  TLSHandshakeFailure context: TLS accept() failed:  TLSHandshakeFailure context: tls connect error: unexpected error: no server certificate chain resolved",
-            ),
-            (
-                LISTENING,
-                Error,
-                "Downstream handshake error from 127.0.0.1:1:  InternalError context: x",
-            ),
-            (
-                LISTENING,
-                Error,
                 "Accept() failed  AcceptError context: Fail to accept() cause: Too many open files (os error 24)",
             ),
-            (LISTENING, Info, "Downstream handshake timeout"),
             (
                 "pingora_core::apps",
                 Error,
@@ -367,7 +322,6 @@ mod tests {
                 "traffic keys exhausted, closing connection to prevent security failure",
             ),
             ("rustls::check", Debug, "Received a message"),
-            ("pingora_core::server", Error, "Downstream handshake timeout"),
             (
                 "switchyard::proxy",
                 Error,

@@ -165,10 +165,16 @@ pub(super) const BUILD_INFO: Family = family(
 pub const CODE_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 /// Values of `reason`, in the order of the interface.
 pub const REASONS: [&str; 7] = ["killed", "user", "target", "split", "stable", "anonymous", "fallback"];
-/// The type of the error that ends a connection without a header of the PROXY protocol; known by the error log, too.
-pub const PROXY_HEADER_REFUSED: &str = "PROXYHeaderRefused";
 /// Values of `source`.
-pub const SOURCES: [&str; 6] = ["header", "cookie", "query", "jwt", "anonymous", "none"];
+pub const SOURCES: [&str; 7] = [
+    "header",
+    "cookie",
+    "query",
+    "jwt",
+    "anonymous",
+    "none",
+    "client_certificate",
+];
 
 /// Upper bounds of request durations, microseconds: from a cache's answer to a long poll.
 pub(super) const DURATION_BOUNDS: &[u64] = &[
