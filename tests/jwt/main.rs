@@ -87,7 +87,7 @@ impl Bench {
 
     fn read(&self, headers: &HeaderMap) -> Result<Reading, Refusal> {
         let now = || CLOCK.get() * 1000;
-        match self.reader.read(headers, None, true, now)? {
+        match self.reader.read(headers, None, None, true, now)? {
             Read::Done(reading) => Ok(reading),
             Read::Pending(check) => self.reader.settle(headers, check.run()),
         }
@@ -110,7 +110,8 @@ impl Bench {
     fn knows(&self, now: u64, token: &str) -> bool {
         CLOCK.set(now);
         matches!(
-            self.reader.read(&bearer(token), None, false, || CLOCK.get() * 1000),
+            self.reader
+                .read(&bearer(token), None, None, false, || CLOCK.get() * 1000),
             Ok(Read::Done(_))
         )
     }
@@ -212,7 +213,7 @@ fn the_id_is_normalised_like_any_other_and_told_to_the_upstream_by_a_header() {
     let source = reader.token_sources().next().expect("a source");
     assert!(source.take(KeySet::read(set(&[&signer]).as_bytes(), source.settings()).expect("keys")));
     let headers = bearer(&signer.token(&claims_with("sub", json!(" U-1 "))));
-    let Ok(Read::Done(reading)) = reader.read(&headers, None, false, || NOW * 1000) else {
+    let Ok(Read::Done(reading)) = reader.read(&headers, None, None, false, || NOW * 1000) else {
         panic!("HMAC is checked at once");
     };
     assert_eq!(reading.identity.id().map(|id| id.as_bytes()), Some(&b"u-1"[..]));

@@ -13,10 +13,13 @@ use rusqlite::{Connection, OpenFlags};
 
 use super::fault::Fault;
 use super::schema;
+use crate::clock;
 
 /// How long a lock of another program is waited for. A program holds it while it commits; the longest, an import of a
 /// million users, takes some seconds on a slow disk.
 const LOCK_WAIT: Duration = Duration::from_secs(10);
+/// Between two tries to change a file's mode, which takes SQLite far less.
+const MODE_LOOK_EACH: Duration = Duration::from_millis(2);
 /// Pages a connection keeps, in KiB: the inner pages of a table of ten million users.
 const CACHE_KIB: i64 = 16 * 1024;
 /// The log is cut to this size when it begins anew, so that a large import does not hold its disk for ever.
@@ -88,7 +91,7 @@ impl StoreFile {
     /// A connection that writes. The log is emptied by upkeep, not by whoever happens to commit.
     pub(super) fn open_to_write(&self) -> Result<Connection, Fault> {
         let db = self.connect(OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        let mode: String = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+        let mode = write_ahead(&db)?;
         if mode != "wal" {
             return Err(Fault::Unreadable(format!("journal mode is {mode}, not wal")));
         }
@@ -142,6 +145,20 @@ impl StoreFile {
         }
         address.push_str("?immutable=1");
         address
+    }
+}
+
+/// Gives a file its write-ahead log, and says what mode it has then. Others may be giving it the same, and SQLite does not
+/// wait for a lock that a change of mode needs.
+fn write_ahead(db: &Connection) -> Result<String, Fault> {
+    let patience = clock::now() + LOCK_WAIT;
+    loop {
+        let mode = db.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        let busy = |e: &rusqlite::Error| e.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+        match mode {
+            Err(e) if busy(&e) && clock::now() < patience => std::thread::sleep(MODE_LOOK_EACH),
+            mode => return Ok(mode?),
+        }
     }
 }
 

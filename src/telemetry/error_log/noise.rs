@@ -242,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_upstreams_the_system_or_we_do_is_printed() {
-        use Level::{Debug, Error, Info, Warn};
+        use Level::{Debug, Error, Warn};
         let lines = [
             // Failures of an upstream, with a client that knows the wording of line 1 above.
             (
