@@ -18,7 +18,7 @@ mod weight;
 
 pub use bucket::{Bucket, Salt};
 pub use change::{Change, Fact, Moment, Revision, Scheduled, UserEntry, UserGroup};
-pub use decision::{Attributes, Decision, Reason};
+pub use decision::{Attributes, Decision, NoAttributes, Reason};
 pub use edit::{EditError, check_ids};
 pub use explain::{Entry, Explanation, Step};
 pub use members::Members;

@@ -1,39 +1,17 @@
 //! Changes, from what is asked to what requests see: controller, store and follower together, without a network.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderName;
 use switchyard::control::{
     Asked, ChangeError, Clerk, Controller, Follower, HistoryQuery, Live, MemoryStore, Outcome, Request, Slot, Source,
     Store, Surroundings,
 };
 use switchyard::identity::{Identity, SourceKind, UserId};
 use switchyard::rollout::{
-    Attributes, Change, Moment, PoolIdx, ReleaseName, Revision, RolloutName, RolloutSpec, SegmentName, UserGroup,
+    Change, Moment, NoAttributes, PoolIdx, ReleaseName, Revision, RolloutName, RolloutSpec, SegmentName, UserGroup,
     Weight,
 };
-
-struct Plain;
-
-impl Attributes for Plain {
-    fn header(&self, _name: &HeaderName) -> Option<&[u8]> {
-        None
-    }
-    fn cookie(&self, _name: &str) -> Option<&[u8]> {
-        None
-    }
-    fn query(&self, _name: &str) -> Option<&[u8]> {
-        None
-    }
-    fn path(&self) -> &str {
-        "/"
-    }
-    fn client_ip(&self) -> Option<IpAddr> {
-        None
-    }
-}
 
 fn rollout(text: &str) -> RolloutName {
     RolloutName::parse(text).expect("name")
@@ -120,7 +98,7 @@ impl Node {
             id: UserId::new(user.as_bytes()).expect("id"),
             source: SourceKind::Header,
         };
-        let decision = table.decide(&identity, &Plain);
+        let decision = table.decide(&identity, &NoAttributes);
         (
             table.release(decision.release).name.to_string(),
             decision.reason.as_str(),

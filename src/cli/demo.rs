@@ -4,13 +4,11 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use http::HeaderName;
-
 use super::{FAILED, INVALID, complain, origin, print_line};
 use crate::admin::settings::AdminSettings;
 use crate::config::{self, Config, LoadError};
 use crate::identity::{Identity, SourceKind, UserId};
-use crate::rollout::{Attributes, Known, PoolIdx, Table};
+use crate::rollout::{Known, NoAttributes, PoolIdx, Table};
 use crate::server::RunOptions;
 
 /// How many users the bar counts.
@@ -127,32 +125,7 @@ fn canary_users(config: &Config) -> u32 {
             id,
             source: SourceKind::Header,
         };
-        table.release(table.decide(&user, &Nothing).release).pool == PoolIdx(1)
+        table.release(table.decide(&user, &NoAttributes).release).pool == PoolIdx(1)
     });
     u32::try_from(count.count()).unwrap_or(USERS)
-}
-
-/// A request without attributes.
-struct Nothing;
-
-impl Attributes for Nothing {
-    fn header(&self, _name: &HeaderName) -> Option<&[u8]> {
-        None
-    }
-
-    fn cookie(&self, _name: &str) -> Option<&[u8]> {
-        None
-    }
-
-    fn query(&self, _name: &str) -> Option<&[u8]> {
-        None
-    }
-
-    fn path(&self) -> &str {
-        "/"
-    }
-
-    fn client_ip(&self) -> Option<std::net::IpAddr> {
-        None
-    }
 }

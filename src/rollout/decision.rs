@@ -26,6 +26,32 @@ pub trait Attributes {
     }
 }
 
+/// A request without attributes: what is decided for it is decided by the user alone.
+#[derive(Debug, Clone, Copy)]
+pub struct NoAttributes;
+
+impl Attributes for NoAttributes {
+    fn header(&self, _name: &HeaderName) -> Option<&[u8]> {
+        None
+    }
+
+    fn cookie(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn query(&self, _name: &str) -> Option<&[u8]> {
+        None
+    }
+
+    fn path(&self) -> &str {
+        "/"
+    }
+
+    fn client_ip(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
 /// A decision; which release, and why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision {
