@@ -12,10 +12,11 @@
 //!          control
 //! edges    store    upstream         (never each other)
 //! domain   rollout -> identity
-//! ground   clock    telemetry
+//! ground   clock    telemetry    precedence
 //! ```
 //!
 //! - [`clock`]: the only reader of time
+//! - [`precedence`]: which threads the scheduler lets go first
 //! - [`telemetry`]: names of every metric, label, log target and access-log field; the access log; the exporter
 //! - [`identity`]: request headers -> Identity (pure)
 //! - [`rollout`]: the product: spec, split, bucket, target, table, decision (pure)
@@ -39,6 +40,7 @@ pub mod clock;
 pub mod config;
 pub mod control;
 pub mod identity;
+pub mod precedence;
 pub mod proxy;
 pub mod rollout;
 pub mod server;

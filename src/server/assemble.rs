@@ -33,6 +33,7 @@ use crate::admin;
 use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
 use crate::identity;
+use crate::precedence;
 use crate::proxy::settings::RouteTarget;
 use crate::proxy::{Connections, Edge, EdgeParts, Gateway, GatewayParts, Relays, Routes, Target};
 use crate::rollout::{PoolIdx, RolloutName};
@@ -353,7 +354,7 @@ fn listeners(
             connections: Arc::clone(&connections),
             leaving: entrance.drain.leaving(),
         });
-        let app = Counted::new(Secured::new(edge, relays, tls), &entrance.drain);
+        let app = Counted::new(Secured::new(edge, relays, tls), &entrance.drain, precedence::requests);
         let mut service = Listening::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for listener in mine {
@@ -381,7 +382,11 @@ fn admin_listener(
     entrance: &mut Entrance,
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
-    let app = Counted::new(admin::Admin::new(admin::router(state)), &entrance.drain);
+    let app = Counted::new(
+        admin::Admin::new(admin::router(state)),
+        &entrance.drain,
+        precedence::changes,
+    );
     let mut service = Listening::new("admin".to_owned(), app);
     service.threads = Some(1);
     let opened = open.at("admin", address)?;

@@ -144,18 +144,20 @@ impl Drop for Open<'_> {
     }
 }
 
-/// An application whose connections are counted.
+/// An application whose connections are counted, on threads of the precedence that is theirs.
 pub struct Counted<A> {
     inner: Arc<A>,
     drain: Arc<Drain>,
+    precede: fn(),
 }
 
 impl<A> Counted<A> {
-    /// Counts the connections of `inner`.
-    pub fn new(inner: A, drain: &Arc<Drain>) -> Self {
+    /// Counts the connections of `inner`; `precede` is called on each thread that serves one.
+    pub fn new(inner: A, drain: &Arc<Drain>, precede: fn()) -> Self {
         Self {
             inner: Arc::new(inner),
             drain: Arc::clone(drain),
+            precede,
         }
     }
 }
@@ -163,6 +165,7 @@ impl<A> Counted<A> {
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        (self.precede)();
         let _open = self.drain.connections.enter();
         self.inner.process_new(stream, shutdown).await
     }
@@ -230,7 +233,7 @@ mod tests {
         const LINGER: Duration = Duration::from_secs(3);
         for ends in [true, false] {
             let drain = Drain::new();
-            let counted = Counted::new(Cleaned(false.into()), &drain);
+            let counted = Counted::new(Cleaned(false.into()), &drain, || {});
             drain.close(LINGER);
             let connection = drain.connections.enter();
             let mut cleanup = counted.cleanup();

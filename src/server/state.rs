@@ -10,6 +10,7 @@ use pingora::services::background::BackgroundService;
 use thiserror::Error;
 
 use crate::control::{Clerk, Follower, Live, StartError};
+use crate::precedence;
 use crate::rollout::{RolloutName, RolloutSpec};
 use crate::store::settings::{StorePlace, StoreSettings};
 use crate::store::{EmbeddedSettings, EmbeddedStore, MemoryStore, Store, StoreError};
@@ -81,6 +82,7 @@ pub struct Following {
 #[async_trait]
 impl BackgroundService for Following {
     async fn start(&self, mut shutdown: ShutdownWatch) {
+        precedence::changes();
         tokio::select! {
             () = async { tokio::join!(self.follower.run(), self.clerk.run()); } => {}
             // An error means that the server is gone, which ends it too.

@@ -142,3 +142,33 @@ fn a_damaged_store_ends_the_start_and_its_copy_serves_for_reading() {
     assert!(why.contains("running from the copy"), "{why}");
     assert_eq!(reading.get("/", "").status, 200);
 }
+
+#[test]
+fn threads_of_operators_and_of_the_store_give_way_to_those_of_requests() {
+    let (a, b) = (Origin::named("a"), Origin::named("b"));
+    let path = directory("precedence").join("switchyard.db");
+    let proxy = Proxy::start(&configuration(&path, &a, &b));
+    assert_eq!(proxy.get("/", "").status, 200);
+    revision(&proxy);
+    let mut niceness = std::collections::BTreeMap::new();
+    for task in std::fs::read_dir(format!("/proc/{}/task", proxy.pid())).expect("threads") {
+        let stat = std::fs::read_to_string(task.expect("a thread").path().join("stat")).expect("readable");
+        // Of proc(5), `stat`: the second field is the name, in brackets; the nineteenth is the niceness.
+        let (name, rest) = stat
+            .split_once('(')
+            .and_then(|(_, rest)| rest.rsplit_once(") "))
+            .expect("a name");
+        let nice: i32 = rest
+            .split(' ')
+            .nth(16)
+            .and_then(|field| field.parse().ok())
+            .expect("a number");
+        let lowest = niceness.entry(name.to_owned()).or_insert(nice);
+        *lowest = nice.max(*lowest);
+    }
+    let own = niceness["edge"];
+    for name in ["admin", "store-look", "store-upkeep", "BG state"] {
+        assert_eq!(niceness.get(name), Some(&own.max(10)), "{name} of {niceness:?}");
+    }
+    assert_eq!(niceness.get("access-log"), Some(&own), "{niceness:?}");
+}

@@ -10,6 +10,7 @@ use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 
 use crate::clock;
+use crate::precedence;
 use crate::rollout::Revision;
 use crate::telemetry::targets;
 
@@ -67,6 +68,10 @@ impl Upkeep {
     }
 
     fn spawn(&mut self, name: &str, work: impl FnOnce() + Send + 'static) -> Result<(), Fault> {
+        let work = || {
+            precedence::changes();
+            work();
+        };
         self.threads
             .push(std::thread::Builder::new().name(name.to_owned()).spawn(work)?);
         Ok(())

@@ -1,0 +1,136 @@
+//! Which threads the scheduler lets go first where they share cores: those that serve requests before those that serve
+//! operators and keep the store. Without it a request that comes while a change is made waits for the rest of a slice
+//! of the scheduler's, some milliseconds (`make bench-switching`). Where the kernel refuses or does not know it, nothing
+//! is lost but that.
+//!
+//! Not the idle class: it would give changes nothing at all for seconds while every core is busy with requests.
+
+use std::cell::Cell;
+use std::io;
+use std::time::Duration;
+
+use rustix::process::{getpriority_process, setpriority_process};
+use rustix::thread::gettid;
+
+/// The shortest slice that the kernel takes (6.12 and later; others ignore it). A thread with a shorter slice than the
+/// running one's does not wait for the end of that.
+const REQUESTS_SLICE: Duration = Duration::from_micros(100);
+/// About a tenth of a core's time where requests would take all of it.
+const CHANGES_NICE: i32 = 10;
+
+thread_local! {
+    static KNOWN: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread serves requests. Costs nothing after the first time.
+pub fn requests() {
+    once(|| shorten_slice(REQUESTS_SLICE));
+}
+
+/// This thread serves operators, or the store; threads that it starts do, too. Costs nothing after the first time.
+pub fn changes() {
+    once(|| {
+        let own = gettid();
+        // Whoever started the program with less keeps that.
+        if getpriority_process(Some(own))? < CHANGES_NICE {
+            setpriority_process(Some(own), CHANGES_NICE)?;
+        }
+        Ok(())
+    });
+}
+
+fn once(set: impl FnOnce() -> io::Result<()>) {
+    if !KNOWN.replace(true) {
+        if let Err(e) = set() {
+            log::debug!("the precedence of a thread was not set: {e}");
+        }
+    }
+}
+
+/// Asks for a slice of the time-sharing scheduler; under another policy the thread is left alone.
+fn shorten_slice(slice: Duration) -> io::Result<()> {
+    let mut attr = attributes()?;
+    if attr.sched_policy != SCHED_OTHER || attr.sched_runtime == 0 {
+        return Ok(());
+    }
+    attr.sched_runtime = u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX);
+    set_attributes(&attr)
+}
+
+const SCHED_OTHER: u32 = 0;
+const THIS_THREAD: libc::pid_t = 0;
+const NO_FLAGS: libc::c_uint = 0;
+
+/// sched_getattr(2), which has no safe form in the crates that we know.
+fn attributes() -> io::Result<libc::sched_attr> {
+    let mut attr = libc::sched_attr {
+        size: 0,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: the kernel writes at most `size` bytes, and `attr` has as many.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::syscall(libc::SYS_sched_getattr, THIS_THREAD, &raw mut attr, size, NO_FLAGS) };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(attr)
+    }
+}
+
+/// sched_setattr(2).
+fn set_attributes(attr: &libc::sched_attr) -> io::Result<()> {
+    // SAFETY: the kernel reads `attr.size` bytes, which `attributes` has set to at most the size of it.
+    #[allow(unsafe_code)]
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, &raw const *attr, NO_FLAGS) };
+    if done < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_of_requests_has_a_short_slice_where_the_kernel_has_slices() {
+        let (before, after) = std::thread::spawn(|| {
+            let before = attributes().expect("attributes");
+            requests();
+            (before, attributes().expect("attributes"))
+        })
+        .join()
+        .expect("no panic");
+        assert_eq!(before.sched_policy, after.sched_policy);
+        assert_eq!(before.sched_nice, after.sched_nice);
+        let expected = if before.sched_runtime == 0 || before.sched_policy != SCHED_OTHER {
+            before.sched_runtime
+        } else {
+            100_000
+        };
+        assert_eq!(after.sched_runtime, expected);
+    }
+
+    #[test]
+    fn a_thread_of_changes_is_nicer_and_so_is_what_it_starts() {
+        let nice = || getpriority_process(Some(gettid())).expect("priority");
+        let before = nice();
+        let (own, started) = std::thread::spawn(move || {
+            changes();
+            (nice(), std::thread::spawn(nice).join().expect("no panic"))
+        })
+        .join()
+        .expect("no panic");
+        assert_eq!(own, before.max(CHANGES_NICE));
+        assert_eq!(started, own);
+        assert_eq!(nice(), before, "no other thread changes");
+    }
+}
