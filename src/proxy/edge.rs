@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
-use pingora::protocols::{ALPN, Stream};
+use pingora::protocols::{ALPN, Shutdown, Ssl, Stream};
 use pingora::server::ShutdownWatch;
 use pingora_proxy::HttpProxy;
 use tokio::io::AsyncWriteExt;
@@ -29,6 +29,8 @@ use crate::telemetry::metrics::{self, DownstreamConnection};
 const FAREWELL: Duration = Duration::from_millis(500);
 /// As many are given that at a time; the others are closed.
 const FAREWELLS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+/// Kept, and for how long until its first head is the socket's to say.
+const NO_LIMIT_OF_PINGORAS: u64 = 0;
 const NO_ROOM: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const TOO_MANY: &[u8] =
@@ -123,7 +125,7 @@ impl ServerApp for Edge {
         let _entered = match self.connections.enter(client) {
             Ok(entered) => entered,
             Err(crowded) => {
-                self.turn_away(stream, crowded).await;
+                Box::pin(self.turn_away(stream, crowded)).await;
                 return None;
             }
         };
@@ -144,11 +146,12 @@ impl ServerApp for Edge {
         let serving = async {
             tokio::select! {
                 biased;
-                stream = self.http.process_new(watched, &going) => stream,
-                () = told => None,
+                () = self.http.serve(watched, &going) => {}
+                () = told => {}
             }
         };
-        unless_idle(serving, &wire, &self.leaving).await
+        unless_idle(serving, &wire, &self.leaving).await;
+        None
     }
 
     async fn cleanup(&self) {
@@ -161,6 +164,56 @@ struct Http {
     proxy: Arc<HttpProxy<Gateway>>,
     options: HttpServerOptions,
     h2: H2Options,
+}
+
+impl Http {
+    /// Serves a connection until it is over. In place of Pingora's own loop, which has all that a request needs wait for
+    /// its first byte: here that is made when something has come.
+    async fn serve(self: &Arc<Self>, mut socket: Box<Socket>, going: &ShutdownWatch) {
+        let Some(h2) = self.is_h2(&mut socket).await else {
+            return;
+        };
+        if h2 {
+            Box::pin(self.process_new(socket, going)).await;
+            return;
+        }
+        let mut settings: Option<HttpPersistentSettings> = None;
+        while socket.begins().await {
+            let mut session = ServerSession::new_http1(socket);
+            match settings {
+                Some(settings) => settings.apply_to_session(&mut session),
+                None => {
+                    session.set_keepalive(Some(NO_LIMIT_OF_PINGORAS));
+                    session.set_keepalive_reuses_remaining(self.options.keepalive_request_limit);
+                }
+            }
+            let Some(reused) = self.process_new_http(session, going).await else {
+                return;
+            };
+            let (stream, kept) = reused.consume();
+            let Ok(watched) = stream.into_any().downcast::<Socket>() else {
+                return;
+            };
+            socket = watched;
+            settings = kept;
+            socket.wire().head_begins();
+        }
+        Shutdown::shutdown(&mut *socket).await;
+    }
+
+    /// Whether it is to be HTTP/2; none if the connection is over before that is known.
+    async fn is_h2(&self, socket: &mut Socket) -> Option<bool> {
+        if socket.get_ssl_digest().is_some() {
+            return Some(matches!(socket.selected_alpn_proto(), Some(ALPN::H2)));
+        }
+        if !self.options.h2c {
+            return Some(false);
+        }
+        if !socket.begins().await {
+            return None;
+        }
+        socket.speaks_h2().await.ok()
+    }
 }
 
 // Written out rather than with `#[async_trait]`, which would box every request's future a second time.

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use pingora::protocols::Stream;
 use tokio::sync::watch;
 
 use super::wire::Wire;
@@ -18,19 +17,15 @@ const AT_LEAST: f64 = 0.25;
 pub type Leaving = watch::Receiver<Option<Duration>>;
 
 /// Serves a connection until it is over, or its moment has come and it is idle.
-pub async fn unless_idle(
-    serving: impl Future<Output = Option<Stream>>,
-    wire: &Wire,
-    leaving: &Leaving,
-) -> Option<Stream> {
+pub async fn unless_idle(serving: impl Future<Output = ()>, wire: &Wire, leaving: &Leaving) {
     let mut serving = pin!(serving);
     let mut moment = pin!(moment(leaving.clone()));
     let mut asked: Option<Waker> = None;
     let mut over = false;
     poll_fn(|context| {
         // First, so that a request that has just come is seen.
-        if let Poll::Ready(stream) = serving.as_mut().poll(context) {
-            return Poll::Ready(stream);
+        if serving.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
         }
         // Asking takes a lock that all connections share: once is enough until the process leaves.
         let registered = asked.as_ref().is_some_and(|waker| waker.will_wake(context.waker()));
@@ -41,7 +36,7 @@ pub async fn unless_idle(
         asked = Some(context.waker().clone());
         over = moment.as_mut().poll(context).is_ready();
         if over && wire.is_idle() {
-            return Poll::Ready(None);
+            return Poll::Ready(());
         }
         Poll::Pending
     })

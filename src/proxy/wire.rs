@@ -239,6 +239,11 @@ impl Wire {
         matches!(state.phase, Phase::Head { since: None }) && state.ahead.is_empty() && !state.h2
     }
 
+    /// Whether the start of the next message was read behind the last one.
+    fn is_ahead(&self) -> bool {
+        !self.state.lock().ahead.is_empty()
+    }
+
     /// Why reading was ended, if it was.
     pub fn fault(&self) -> Option<Fault> {
         self.state.lock().fault

@@ -42,7 +42,8 @@ use crate::telemetry::metrics::{self, ConnectionSample};
 use crate::telemetry::targets;
 use crate::upstream::{Pools, Upkeep};
 
-/// One read of plain-text requests needs no more; Pingora's 64 KiB for each idle connection would be most of the memory.
+/// For what is read in small pieces: TLS records, and the word of a relay. HTTP in clear text is read at once, and an
+/// idle connection keeps no buffer for it; Pingora's 64 KiB would be most of its memory.
 const DOWNSTREAM_BUFFER_BYTES: usize = 8 * 1024;
 /// What Pingora has for writes: about one segment.
 const DOWNSTREAM_WRITE_BYTES: usize = 1460;
@@ -342,6 +343,7 @@ fn listeners(
         secured.extend(tls.clone());
         let patience = config.limits.header_timeout;
         let relays = relays.clone().map(|peers| Relays::new(peers, patience));
+        let buffer = usize::from(tls.is_some() || relays.is_some()) * DOWNSTREAM_BUFFER_BYTES;
         let (name, what) = match (&tls, h2c) {
             (Some(_), _) => ("edge tls", "https"),
             (None, true) => ("edge h2c", "http"),
@@ -360,7 +362,7 @@ fn listeners(
         for listener in mine {
             let opened = open.at(what, listener.address)?;
             let endpoint = ListenerConfig::tcp(opened.name.clone())
-                .l4_buffer(L4BufferSettings::new(DOWNSTREAM_BUFFER_BYTES, DOWNSTREAM_WRITE_BYTES));
+                .l4_buffer(L4BufferSettings::new(buffer, DOWNSTREAM_WRITE_BYTES));
             service.add_listener(endpoint);
             sockets.push(opened);
         }

@@ -131,12 +131,13 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Secured<A> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         // From here on the client is the one that a relay named, for TLS, too.
         if let Some(relays) = &self.relays {
-            if !relays.introduce(&mut *stream).await {
+            if !Box::pin(relays.introduce(&mut *stream)).await {
                 return None;
             }
         }
         let stream = match &self.tls {
-            Some(tls) => tls.accept(stream).await?,
+            // Both in boxes: what only the start of a connection needs is not kept with it.
+            Some(tls) => Box::pin(tls.accept(stream)).await?,
             None => stream,
         };
         self.inner.process_new(stream, shutdown).await

@@ -1,11 +1,13 @@
 //! A downstream socket that tells a [`Wire`] of every byte, and ends reading when the wire says so.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
@@ -14,7 +16,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
     UniqueID, UniqueIDType,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep_until, timeout};
 
 use super::{Fault, Wire};
@@ -23,6 +25,8 @@ use crate::proxy::settings::Limits;
 use crate::telemetry::metrics;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Of a message that is waited for, at first: most heads are smaller.
+const PEEK_BYTES: usize = 4096;
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -34,6 +38,7 @@ pub struct Socket {
     /// What was looked at before anyone read.
     peeked: Vec<u8>,
     timer: Option<Pin<Box<Sleep>>>,
+    idle: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
@@ -45,6 +50,7 @@ impl Socket {
             wire: Arc::new(Wire::new(limits, h2)),
             peeked: Vec::new(),
             timer: None,
+            idle: None,
         }
     }
 
@@ -90,20 +96,69 @@ impl Socket {
         })
     }
 
-    /// Reads up to the first byte that tells HTTP/1 from HTTP/2.
-    async fn read_preface(&mut self) -> io::Result<bool> {
-        let mut byte = [0];
-        while self.peeked.len() < H2_PREFACE.len() {
-            if self.inner.read(&mut byte).await? == 0 {
-                return Ok(false);
-            }
-            self.wire.starts(clock::now());
-            self.peeked.push(byte[0]);
-            if !H2_PREFACE.starts_with(&self.peeked) {
-                return Ok(false);
-            }
+    /// Waits until something of the next message is there, at most as long as a connection may be idle. Whether it is;
+    /// not when the client is gone. All that an idle connection holds is what this needs.
+    pub async fn begins(&mut self) -> bool {
+        if !self.peeked.is_empty() || self.wire.is_ahead() {
+            return true;
         }
-        Ok(true)
+        let since = clock::now();
+        poll_fn(|cx| {
+            if let Poll::Ready(read) = self.poll_peek(cx) {
+                return Poll::Ready(matches!(read, Ok(bytes) if bytes > 0));
+            }
+            self.poll_idle(since, cx).map(|()| false)
+        })
+        .await
+    }
+
+    /// Whether an HTTP/2 client is at the other end: reads up to the first byte that tells it from HTTP/1.
+    ///
+    /// # Errors
+    /// When that does not come as soon as a head has to, or the connection fails.
+    pub async fn speaks_h2(&mut self) -> io::Result<bool> {
+        let limit = self.wire.limits.header_timeout;
+        let telling = async {
+            while self.peeked.len() < H2_PREFACE.len() && H2_PREFACE.starts_with(&self.peeked) {
+                self.wire.starts(clock::now());
+                if poll_fn(|cx| self.poll_peek(cx)).await? == 0 {
+                    break;
+                }
+            }
+            Ok::<(), io::Error>(())
+        };
+        timeout(limit, telling).await??;
+        let h2 = self.peeked.starts_with(H2_PREFACE);
+        if h2 {
+            self.wire.is_h2();
+        }
+        Ok(h2)
+    }
+
+    /// Reads what is there for whoever reads next. How much, 0 at the end.
+    fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // Not in the connection's own memory: most connections wait most of the time.
+        let mut room = [MaybeUninit::uninit(); PEEK_BYTES];
+        let mut buf = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
+        self.peeked.extend_from_slice(buf.filled());
+        Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// Ready when nothing has come for as long as a connection may be idle. The timer is set again only when it has
+    /// run out, not for each message.
+    fn poll_idle(&mut self, since: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(due) = since.checked_add(self.wire.limits.keepalive_timeout) else {
+            return Poll::Pending;
+        };
+        let timer = self.idle.get_or_insert_with(|| Box::pin(sleep_until(due.into())));
+        while timer.as_mut().poll(cx).is_ready() {
+            if timer.deadline().into_std() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due.into());
+        }
+        Poll::Pending
     }
 }
 
@@ -120,6 +175,9 @@ impl AsyncRead for Socket {
             let here = this.peeked.len().min(buf.remaining());
             buf.put_slice(&this.peeked[..here]);
             this.peeked.drain(..here);
+            if this.peeked.is_empty() {
+                this.peeked = Vec::new();
+            }
         }
         match this.wire.read(&buf.filled()[before..], clock::now) {
             Ok(()) => Poll::Ready(Ok(())),
@@ -161,17 +219,10 @@ impl AsyncWrite for Socket {
 impl Peek for Socket {
     /// Pingora's own waits for as many bytes as the preface has, for ever: a short HTTP/1.0 request has fewer.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        let limits = self.wire.limits;
-        let mut first = [0];
-        let came = timeout(limits.keepalive_timeout, self.inner.read(&mut first)).await??;
-        if came == 0 {
+        if !self.begins().await {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        self.wire.starts(clock::now());
-        self.peeked.push(first[0]);
-        let h2 = first[0] == H2_PREFACE[0] && timeout(limits.header_timeout, self.read_preface()).await??;
-        if h2 && buf.len() == H2_PREFACE.len() {
-            self.wire.is_h2();
+        if buf.len() == H2_PREFACE.len() && self.speaks_h2().await? {
             buf.copy_from_slice(H2_PREFACE);
         }
         Ok(true)

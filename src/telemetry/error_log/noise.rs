@@ -142,10 +142,16 @@ fn unread_body(message: &str) -> Option<Verdict> {
     unread.then_some(Verdict::Quieten)
 }
 
-/// A request over HTTP/2 with trailers, which are not passed on: Pingora ends its stream twice. The request is whole.
+/// A request over HTTP/2 with trailers, which are not passed on: Pingora ends its stream twice. The request is whole; by
+/// the second time the answer may have been, too, and the stream be closed. One that was not has its own line.
 fn trailers_of_a_request(message: &str) -> Option<Verdict> {
     let twice = message.starts_with("Upstream h2 body send error: ")
-        && message.ends_with(" cause: user error: unexpected frame type");
+        && [
+            " cause: user error: unexpected frame type",
+            " cause: user error: inactive stream",
+        ]
+        .iter()
+        .any(|cause| message.ends_with(cause));
     twice.then_some(Verdict::Quieten)
 }
 
@@ -232,12 +238,17 @@ mod tests {
                 "Upstream h2 body send error: Upstream WriteError context: while writing h2 request body cause: user error: unexpected frame type",
             ),
             (
+                "pingora_proxy::proxy_h2",
+                Level::Warn,
+                "Upstream h2 body send error: Upstream WriteError context: while writing h2 request body cause: user error: inactive stream",
+            ),
+            (
                 "pingora_proxy::proxy_h1",
                 Level::Warn,
                 "send error, draining read buf: Upstream WriteError context: while writing body cause: Broken pipe (os error 32)",
             ),
         ];
-        assert_eq!(judged(&remarks), [Verdict::Quieten; 7]);
+        assert_eq!(judged(&remarks), [Verdict::Quieten; 8]);
     }
 
     #[test]
