@@ -2,6 +2,7 @@
 
 pub mod settings;
 
+mod accept;
 mod assemble;
 mod daemon;
 mod descriptors;
@@ -9,6 +10,7 @@ mod drain;
 mod handover;
 mod keys;
 mod listen;
+mod memory;
 mod panics;
 mod pid_file;
 mod signals;

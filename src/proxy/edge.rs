@@ -177,17 +177,9 @@ impl Http {
             Box::pin(self.process_new(socket, going)).await;
             return;
         }
-        let mut settings: Option<HttpPersistentSettings> = None;
+        let mut settings = None;
         while socket.begins().await {
-            let mut session = ServerSession::new_http1(socket);
-            match settings {
-                Some(settings) => settings.apply_to_session(&mut session),
-                None => {
-                    session.set_keepalive(Some(NO_LIMIT_OF_PINGORAS));
-                    session.set_keepalive_reuses_remaining(self.options.keepalive_request_limit);
-                }
-            }
-            let Some(reused) = self.process_new_http(session, going).await else {
+            let Some(reused) = self.request(socket, settings, going).await else {
                 return;
             };
             let (stream, kept) = reused.consume();
@@ -199,6 +191,24 @@ impl Http {
             socket.wire().head_begins();
         }
         Shutdown::shutdown(&mut *socket).await;
+    }
+
+    /// Has a request served, whose first bytes are there. No async function, which would keep room for the session.
+    fn request<'a>(
+        self: &'a Arc<Self>,
+        socket: Box<Socket>,
+        settings: Option<HttpPersistentSettings>,
+        going: &'a ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'a>> {
+        let mut session = ServerSession::new_http1(socket);
+        match settings {
+            Some(settings) => settings.apply_to_session(&mut session),
+            None => {
+                session.set_keepalive(Some(NO_LIMIT_OF_PINGORAS));
+                session.set_keepalive_reuses_remaining(self.options.keepalive_request_limit);
+            }
+        }
+        self.process_new_http(session, going)
     }
 
     /// Whether it is to be HTTP/2; none if the connection is over before that is known.

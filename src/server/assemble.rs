@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use log::{info, warn};
 use parking_lot::Mutex;
-use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
@@ -16,11 +15,10 @@ use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
 use super::daemon::{self, Starter};
-use super::descriptors;
 use super::drain::{Counted, Drain};
 use super::handover::{Successor, Waiting};
 use super::keys::KeyFeeds;
-use super::listen::{Entrance, Opened, Sockets};
+use super::listen::{Entrance, Opened, Sockets, buffered};
 use super::panics;
 use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
@@ -29,6 +27,7 @@ use super::state;
 use super::supervisor::Alive;
 use super::takeover::{PidPlace, Takeover};
 use super::tls::{Renewal, Secured, Terminator};
+use super::{descriptors, memory};
 use crate::admin;
 use crate::config::Config;
 use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
@@ -42,11 +41,6 @@ use crate::telemetry::metrics::{self, ConnectionSample};
 use crate::telemetry::targets;
 use crate::upstream::{Pools, Upkeep};
 
-/// For what is read in small pieces: TLS records, and the word of a relay. HTTP in clear text is read at once, and an
-/// idle connection keeps no buffer for it; Pingora's 64 KiB would be most of its memory.
-const DOWNSTREAM_BUFFER_BYTES: usize = 8 * 1024;
-/// What Pingora has for writes: about one segment.
-const DOWNSTREAM_WRITE_BYTES: usize = 1460;
 /// Attempts that Pingora allows at all; each pool's own `retries.attempts` is below it.
 const ATTEMPTS_MAX: usize = 16;
 /// After the drain, how long tasks have to end.
@@ -62,6 +56,7 @@ pub fn run(mut config: Config, options: RunOptions, announce: &dyn Fn(&str, &str
     } else {
         None
     };
+    memory::in_small_pages();
     descriptors::fit(&mut config);
     let serves = panics::end_the_start(starter.clone());
     let ended = serve(config, options, starter.clone(), serves, announce);
@@ -343,7 +338,7 @@ fn listeners(
         secured.extend(tls.clone());
         let patience = config.limits.header_timeout;
         let relays = relays.clone().map(|peers| Relays::new(peers, patience));
-        let buffer = usize::from(tls.is_some() || relays.is_some()) * DOWNSTREAM_BUFFER_BYTES;
+        let in_clear = tls.is_none() && relays.is_none();
         let (name, what) = match (&tls, h2c) {
             (Some(_), _) => ("edge tls", "https"),
             (None, true) => ("edge h2c", "http"),
@@ -357,18 +352,16 @@ fn listeners(
             leaving: entrance.drain.leaving(),
         });
         let app = Counted::new(Secured::new(edge, relays, tls), &entrance.drain, precedence::requests);
-        let mut service = Listening::new(name.to_owned(), app);
         let mut sockets = Vec::new();
         for listener in mine {
-            let opened = open.at(what, listener.address)?;
-            let endpoint = ListenerConfig::tcp(opened.name.clone())
-                .l4_buffer(L4BufferSettings::new(buffer, DOWNSTREAM_WRITE_BYTES));
-            service.add_listener(endpoint);
-            sockets.push(opened);
+            sockets.push(open.at(what, listener.address)?);
         }
-        entrance
-            .add(server, service, sockets)
-            .map_err(StartError::Descriptors)?;
+        let added = if in_clear {
+            entrance.add_accepting(server, name, app, sockets)
+        } else {
+            entrance.add(server, buffered(name, app, &sockets), sockets)
+        };
+        added.map_err(StartError::Descriptors)?;
     }
     if !secured.is_empty() {
         server.add_service(background_service("certificates", Renewal(secured)));

@@ -9,11 +9,19 @@ use std::task::Poll;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use pingora::apps::ServerApp;
+use pingora::listeners::{L4BufferSettings, ListenerConfig};
 use pingora::server::{ListenFds, Server, ShutdownWatch};
 use pingora::services::listening::Service as Listening;
-use pingora::services::{Service, ServiceHandle};
+use pingora::services::{Service, ServiceHandle, ServiceWithDependents};
 
+use super::accept::Accepting;
 use super::drain::Drain;
+
+/// For what is read in small pieces: TLS records, and the word of a relay. Pingora's 64 KiB for each idle connection
+/// would be most of its memory.
+const BUFFER_BYTES: usize = 8 * 1024;
+/// What Pingora has for writes: about one segment.
+const WRITE_BYTES: usize = 1460;
 
 /// A socket that was opened ahead, or that a running process handed over, under the name by which the service asks for
 /// it.
@@ -76,6 +84,16 @@ impl Sockets {
     }
 }
 
+/// Pingora's listening service for what comes before HTTP in clear text.
+pub fn buffered<A>(name: &str, app: A, opened: &[Opened]) -> Listening<A> {
+    let mut service = Listening::new(name.to_owned(), app);
+    for socket in opened {
+        let buffers = L4BufferSettings::new(BUFFER_BYTES, WRITE_BYTES);
+        service.add_listener(ListenerConfig::tcp(socket.name.clone()).l4_buffer(buffers));
+    }
+    service
+}
+
 /// How listening services come into the server: what each of them waits for, and what closes it.
 pub struct Entrance {
     /// Ready before the first connection is accepted.
@@ -87,7 +105,7 @@ pub struct Entrance {
 }
 
 impl Entrance {
-    /// Adds a service that listens on `opened`. The sockets are kept for a successor too.
+    /// Adds a service that has Pingora listen on `opened`. The sockets are kept for a successor too.
     ///
     /// # Errors
     /// When the system has no descriptor left.
@@ -97,21 +115,47 @@ impl Entrance {
         inner: Listening<A>,
         opened: Vec<Opened>,
     ) -> std::io::Result<()> {
-        for socket in &opened {
-            self.drain.keep(socket.again()?);
-        }
-        self.services += 1;
+        self.keep(&opened)?;
         let service = Prepared {
             inner,
             opened: Mutex::new(opened),
             drain: Arc::clone(&self.drain),
             closing: self.drain.closing(),
         };
-        let handle = server.add_boxed_service(Box::new(service));
+        self.add_service(server, Box::new(service));
+        Ok(())
+    }
+
+    /// Adds a service that accepts at `opened` itself. The sockets are kept for a successor too.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn add_accepting<A: ServerApp + Send + Sync + 'static>(
+        &mut self,
+        server: &mut Server,
+        name: &str,
+        app: A,
+        opened: Vec<Opened>,
+    ) -> std::io::Result<()> {
+        self.keep(&opened)?;
+        let service = Accepting::new(name, app, opened, &self.drain);
+        self.add_service(server, Box::new(service));
+        Ok(())
+    }
+
+    fn keep(&self, opened: &[Opened]) -> std::io::Result<()> {
+        opened.iter().try_for_each(|socket| {
+            self.drain.keep(socket.again()?);
+            Ok(())
+        })
+    }
+
+    fn add_service(&mut self, server: &mut Server, service: Box<dyn ServiceWithDependents>) {
+        self.services += 1;
+        let handle = server.add_boxed_service(service);
         for needed in &self.needs {
             handle.add_dependency(needed);
         }
-        Ok(())
     }
 }
 

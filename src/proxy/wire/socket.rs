@@ -6,7 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -31,9 +31,15 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nC
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
+/// Of what is written, so much is held back until it is flushed: head and body of a small answer go together. About one
+/// segment, as Pingora has it.
+const HELD_BYTES: usize = 1460;
+
 /// The socket.
 pub struct Socket {
     inner: Stream,
+    /// Written, and not on its way yet.
+    held: Vec<u8>,
     wire: Arc<Wire>,
     /// What was looked at before anyone read.
     peeked: Vec<u8>,
@@ -48,6 +54,7 @@ impl Socket {
         Self {
             inner,
             wire: Arc::new(Wire::new(limits, h2)),
+            held: Vec::new(),
             peeked: Vec::new(),
             timer: None,
             idle: None,
@@ -74,12 +81,29 @@ impl Socket {
         metrics::refused(cause);
         if let Some(answer) = answer {
             // A client that does not take it now has its connection closed without.
-            let written = Pin::new(&mut self.inner).poll_write(cx, answer);
-            if matches!(written, Poll::Ready(Ok(_))) {
-                let _flushed = Pin::new(&mut self.inner).poll_flush(cx);
-            }
+            self.held.extend_from_slice(answer);
+            let _sent = Pin::new(&mut *self).poll_flush(cx);
         }
         io::Error::new(kind, cause)
+    }
+
+    /// Sends what is held back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.held))?;
+            self.sent(written)?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// So many bytes were written: how many of them were held back.
+    fn sent(&mut self, written: usize) -> io::Result<usize> {
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        let held = written.min(self.held.len());
+        self.held.drain(..held);
+        Ok(held)
     }
 
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
@@ -104,6 +128,10 @@ impl Socket {
         }
         let since = clock::now();
         poll_fn(|cx| {
+            // Most connections wait most of the time.
+            if self.held.is_empty() {
+                self.held = Vec::new();
+            }
             if let Poll::Ready(read) = self.poll_peek(cx) {
                 return Poll::Ready(matches!(read, Ok(bytes) if bytes > 0));
             }
@@ -137,7 +165,7 @@ impl Socket {
 
     /// Reads what is there for whoever reads next. How much, 0 at the end.
     fn poll_peek(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        // Not in the connection's own memory: most connections wait most of the time.
+        // Not in the connection's own memory, for the same reason.
         let mut room = [MaybeUninit::uninit(); PEEK_BYTES];
         let mut buf = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
@@ -191,14 +219,32 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
+        let this = &mut *self;
+        if this.held.len() + buf.len() <= HELD_BYTES {
+            if this.held.is_empty() {
+                this.held.reserve(HELD_BYTES);
+            }
+            this.held.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        while !this.held.is_empty() {
+            let both = [io::IoSlice::new(&this.held), io::IoSlice::new(buf)];
+            let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, &both))?;
+            let held = this.sent(written)?;
+            if written > held {
+                return Poll::Ready(Ok(written - held));
+            }
+        }
+        Pin::new(&mut this.inner).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 
@@ -207,11 +253,19 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(cx))?;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
         self.inner.is_write_vectored()
+    }
+}
+
+impl Drop for Socket {
+    /// A response that ends early is dropped with what came of it: as far as the client takes that now, it is sent.
+    fn drop(&mut self) {
+        drop(self.poll_send(&mut Context::from_waker(Waker::noop())));
     }
 }
 
@@ -232,6 +286,8 @@ impl Peek for Socket {
 #[async_trait]
 impl Shutdown for Socket {
     async fn shutdown(&mut self) {
+        // Whether or not the client still takes it, the connection ends.
+        drop(poll_fn(|cx| self.poll_send(cx)).await);
         self.inner.shutdown().await;
     }
 }
