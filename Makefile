@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -18,6 +18,7 @@ help:
 	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
+	@echo "make bench-segments  a segment of 100 million users: bytes an id, deciding, building (needs 8 GiB)"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
 	@echo "make install      the program into ~/.cargo/bin"
 
@@ -100,6 +101,9 @@ bench-peers: setup
 	cargo build --release
 	cargo bench --bench bare --no-run
 	python3 benches/peers/run.py
+
+bench-segments: setup
+	MILLIONS=100 cargo bench --bench segments
 
 bench-switching: setup
 	cargo build --release

@@ -91,7 +91,9 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "thiserror",
             "flate2",
             "log",
+            "memmap2",
             "parking_lot",
+            "zstd",
         ],
     ),
     (
