@@ -93,6 +93,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "log",
             "memmap2",
             "parking_lot",
+            "xxhash_rust",
             "zstd",
         ],
     ),

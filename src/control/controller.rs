@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::apply::opened;
 use super::check::{self, Terms};
 use super::describe;
 use super::live::Live;
@@ -140,6 +141,7 @@ impl Controller {
                 summary: "made before, under the same idempotency key".to_owned(),
                 diff: Vec::new(),
                 plans: Vec::new(),
+                members: None,
             })),
         }
     }
@@ -180,7 +182,7 @@ impl Controller {
             allow_flips: asked.allow_flips,
             dry_run: asked.dry_run,
         };
-        let mut facts = match change {
+        let facts = match change {
             Change::Undo { to } => {
                 // Whoever undoes means the state of then, whoever moves back by it.
                 terms.allow_flips = true;
@@ -198,7 +200,11 @@ impl Controller {
             } if self.is_pinned(&rollout, &user, &release, until).await? => Vec::new(),
             change => resolve::facts(change, now, around)?,
         };
-        let plans = check::candidate(&facts, terms, now, around)?;
+        let tried = Arc::new(facts);
+        let opened = opened(&self.store, &tried).await?;
+        let check::Candidate { plans, members } = check::candidate(&tried, terms, now, &opened, around)?;
+        // Nobody else has them.
+        let mut facts = Arc::unwrap_or_clone(tried);
         if let Some(later) = later {
             // It was tried against the present state, so that nonsense is refused now.
             facts = vec![later];
@@ -215,6 +221,7 @@ impl Controller {
                 summary,
                 diff,
                 plans,
+                members,
             },
         })
     }

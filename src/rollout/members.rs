@@ -1,6 +1,7 @@
 //! The users of a segment: a roster that does not change, and who came in or went out since. Copies share what did not
 //! change.
 
+mod digest;
 mod gather;
 mod key;
 mod merge;
@@ -9,15 +10,17 @@ mod shelf;
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
 use self::key::UserKey;
 use super::users::{UserHash, UserMap};
 
+pub use self::digest::{NamesMark, RosterDigest, RosterName};
 pub use self::gather::{Gathered, Sorted};
 pub use self::key::{KeyPart, RosterKey};
 pub use self::merge::{Merged, Order};
-pub use self::roster::{
-    Draft, NamesMark, Roster, RosterBytes, RosterDigest, RosterFault, RosterName, WeakRoster, write_roster,
-};
+pub use self::roster::{Draft, Roster, RosterBytes, RosterFault, WeakRoster, write_roster};
 
 /// A set of user ids.
 #[derive(Debug, Clone)]
@@ -27,6 +30,17 @@ pub struct Members {
     since: Arc<UserMap<bool>>,
     /// Of those, how many are in.
     came: usize,
+}
+
+/// What becomes of a segment's members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Turnover {
+    /// Who comes in.
+    pub added: u64,
+    /// Who goes out.
+    pub removed: u64,
+    /// Who stays.
+    pub kept: u64,
 }
 
 /// Who asks, hashed once for all segments of a rollout.
@@ -136,6 +150,30 @@ impl Members {
                 self.set(id.as_bytes(), is_in);
             }
         }
+    }
+
+    /// Who comes in and who goes out, if these members become those. Exact; none where fingerprints of the two were made with
+    /// different keys, which happens between segments and not to one of them.
+    #[must_use]
+    pub fn turnover(&self, after: &Self) -> Option<Turnover> {
+        let mut kept = match (&self.roster, &after.roster) {
+            (Some(before), Some(after)) if before == after => before.name().users,
+            (Some(before), Some(after)) => before.shared(after)?,
+            (None, _) | (_, None) => 0,
+        };
+        // Whom one of the rosters is not right about.
+        let twice = |id: &str| self.since.get(UserHash::of(id.as_bytes()), id.as_bytes()).is_some();
+        let of_after = after.since().filter(|(id, _)| !twice(id));
+        for (id, _) in self.since().chain(of_after) {
+            let listed = |members: &Self| members.roster.as_ref().is_some_and(|roster| roster.contains(id));
+            let (was, is) = (listed(self) && listed(after), self.contains(id) && after.contains(id));
+            kept = kept + u64::from(is) - u64::from(was);
+        }
+        Some(Turnover {
+            added: after.len() as u64 - kept,
+            removed: self.len() as u64 - kept,
+            kept,
+        })
     }
 
     fn set(&mut self, id: &[u8], is_in: bool) {

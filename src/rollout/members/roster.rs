@@ -6,14 +6,14 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::str::FromStr;
 use std::sync::{Arc, Weak};
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
+use super::digest::{NamesMark, RosterDigest, RosterName};
 use super::key::{self, KeyPart, RosterKey, UserKey};
+use super::merge::Order;
 use super::shelf::{AT_ONCE, Shelf};
 use crate::rollout::users::UserHash;
 
@@ -24,29 +24,6 @@ const HEAD: usize = 8 + 16 + 24 + 8 + 16 + 24;
 const TAIL: usize = AT_ONCE + 16;
 /// A bucket's place is a number of 32 bits.
 const KEYS_MAX: u64 = u32::MAX as u64;
-
-/// What a roster is called: the XXH3-128 digest of its bytes, 32 hexadecimal digits where it is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct RosterDigest(pub u128);
-
-/// Names a roster in a fact.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RosterName {
-    /// Its digest.
-    pub digest: RosterDigest,
-    /// How many ids are in it.
-    pub users: u64,
-}
-
-/// The ids of the third kind, as they are kept beside the roster for listing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NamesMark {
-    /// Bytes of them; 0 where there are none.
-    pub bytes: u64,
-    /// The XXH3-128 digest of these bytes.
-    pub digest: u128,
-}
 
 /// Bytes that are shared and do not change.
 pub type RosterBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -328,11 +305,62 @@ impl Roster {
         self.0.head.texts.keys(self.bytes(), from)
     }
 
+    /// How many ids are in both; none where both have fingerprints, made with different keys.
+    pub(super) fn shared(&self, other: &Self) -> Option<u64> {
+        let texts = |roster: &Self| roster.0.head.texts.keys > 0;
+        if texts(self) && texts(other) && self.key() != other.key() {
+            return None;
+        }
+        let numbers = in_both(self.numbers(None), other.numbers(None));
+        let uuids = in_both(self.uuids(None), other.uuids(None));
+        let texts = in_both(
+            self.texts(None).map(|(_, key)| key),
+            other.texts(None).map(|(_, key)| key),
+        );
+        Some(numbers + uuids + texts)
+    }
+
+    /// All after one, in order, and the number of each among its kind.
+    pub fn listed(&self, after: Option<Order>) -> impl Iterator<Item = (Order, usize)> {
+        let (head, bytes) = (&self.0.head, self.bytes());
+        let (mut from, mut begun) = ((None, None, None), [true; 3]);
+        match after {
+            None => {}
+            Some(Order::Number(key)) => from.0 = Some(key),
+            Some(Order::Uuid(key)) => (from.1, begun) = (Some(key), [false, true, true]),
+            Some(Order::Text(key)) => (from.2, begun) = (Some(key), [false, false, true]),
+        }
+        let numbers = begun[0].then(|| head.numbers.keys(bytes, from.0)).into_iter().flatten();
+        let uuids = begun[1].then(|| head.uuids.keys(bytes, from.1)).into_iter().flatten();
+        let texts = head.texts.keys(bytes, from.2);
+        let numbers = numbers.map(|(nth, key)| (Order::Number(key), nth));
+        let uuids = uuids.map(|(nth, key)| (Order::Uuid(key), nth));
+        let texts = texts.map(|(nth, key)| (Order::Text(key), nth));
+        let all = numbers.chain(uuids).chain(texts);
+        all.skip_while(move |(order, _)| after.is_some_and(|after| *order <= after))
+    }
+
     /// For a list of what is open: it does not keep the bytes.
     #[must_use]
     pub fn downgrade(&self) -> WeakRoster {
         WeakRoster(Arc::downgrade(&self.0))
     }
+}
+
+/// How many keys are in both of two rows of keys, each in order.
+fn in_both<T: Ord>(mut one: impl Iterator<Item = T>, mut other: impl Iterator<Item = T>) -> u64 {
+    let (mut count, mut left, mut right) = (0, one.next(), other.next());
+    while let (Some(a), Some(b)) = (&left, &right) {
+        let order = a.cmp(b);
+        count += u64::from(order.is_eq());
+        if order.is_le() {
+            left = one.next();
+        }
+        if order.is_ge() {
+            right = other.next();
+        }
+    }
+    count
 }
 
 impl WeakRoster {
@@ -352,37 +380,5 @@ impl fmt::Debug for Roster {
 impl PartialEq for Roster {
     fn eq(&self, other: &Self) -> bool {
         self.0.digest == other.0.digest
-    }
-}
-
-impl fmt::Display for RosterDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
-
-impl FromStr for RosterDigest {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-        let number = u128::from_str_radix(text, 16).ok().filter(|_| digits);
-        number
-            .map(Self)
-            .ok_or_else(|| format!("{text:?} is no digest of 32 hexadecimal digits"))
-    }
-}
-
-impl TryFrom<String> for RosterDigest {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<RosterDigest> for String {
-    fn from(digest: RosterDigest) -> Self {
-        digest.to_string()
     }
 }
