@@ -1,10 +1,11 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
 	@echo "make crash        the store and the whole program, killed 1,000 times, on a full and a failing disk (root)"
+	@echo "make segments     the long form: 200 kills during imports and merges of segments"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
 	@echo "make schemathesis the admin side against its own OpenAPI document, with odd requests"
 	@echo "make h2spec       HTTP/2 as RFC 9113 and RFC 7541 have it, in clear text and with TLS (needs Go)"
@@ -50,9 +51,9 @@ h2spec: setup
 	./scripts/h2spec
 
 # A minute each; SECONDS says how long. What is found is written to tests/fuzz/artifacts: once it is understood, it becomes
-# a seed. No sanitizer: there is no unsafe code to watch.
+# a seed. No sanitizer: what is fuzzed has no unsafe code to watch.
 SECONDS = 60
-FUZZERS = config identity spec import guard frames
+FUZZERS = config identity spec import roster guard frames
 fuzz: setup
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	for fuzzer in $(FUZZERS); do \
@@ -81,6 +82,9 @@ MINUTES = 30
 soak: setup
 	cargo build --release
 	MINUTES=$(MINUTES) SWITCHYARD_PROGRAM=$(CURDIR)/target/release/switchyard $(LONG) -- soak:: --test-threads 1 --nocapture
+
+segments: setup
+	$(LONG) -- segments:: --test-threads 1 --nocapture
 
 faults: setup
 	$(LONG) -- faults:: --test-threads 1 --nocapture

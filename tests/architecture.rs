@@ -126,6 +126,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "arc_swap",
             "axum",
             "bytes",
+            "flate2",
             "futures_util",
             "http",
             "hashbrown",
@@ -145,6 +146,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "thiserror",
             "tokio",
             "xxhash_rust",
+            "zstd",
         ],
     ),
     (
@@ -426,6 +428,23 @@ fn time_unwraps_and_names_keep_the_rules() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn unsafe_code_is_in_one_place_only() {
+    let all = sources();
+    let with = all.iter().filter(|source| {
+        let mut lines = source.text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        lines.any(|line| line.contains("unsafe ") || line.contains("unsafe_code"))
+    });
+    let places: Vec<&PathBuf> = with.map(|source| &source.path).collect();
+    assert!(
+        places.len() == 1 && places[0].ends_with("src/store/rosters/folder.rs"),
+        "{places:?}"
+    );
+    let folder = all.iter().find(|source| source.path == *places[0]).expect("found");
+    assert_eq!(folder.text.matches("unsafe {").count(), 1);
+    assert!(folder.text.contains("// SAFETY:"));
 }
 
 #[test]

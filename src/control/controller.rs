@@ -10,11 +10,14 @@ use super::apply::opened;
 use super::check::{self, Terms};
 use super::describe;
 use super::live::Live;
+use super::merger;
 use super::request::{Asked, ChangeError, Outcome, Request};
 use super::resolve;
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::rollout::{Change, Fact, Moment, ReleaseName, Revision, RolloutName, Scheduled};
+use crate::rollout::{
+    Change, Fact, Members, Moment, ReleaseName, Revision, RolloutName, Roster, Scheduled, SegmentName,
+};
 use crate::store::{Answered, Commit, CommitError, Committed, Record, Source, Store};
 use crate::telemetry::metrics;
 
@@ -125,6 +128,51 @@ impl Controller {
         }
         let current = self.live.pin().revision();
         Err(ChangeError::Conflict { current })
+    }
+
+    /// Lets a segment stand on a roster that was written from the members of `then`; what came meanwhile stays beside it.
+    /// False if the segment has been replaced or removed, or was merged by another process.
+    ///
+    /// # Errors
+    /// When it was not done; then nothing of it is kept.
+    pub(super) async fn merged(
+        &self,
+        segment: &SegmentName,
+        then: &Members,
+        roster: &Roster,
+    ) -> Result<bool, ChangeError> {
+        let _turn = self.turn.lock().await;
+        for _ in 0..ATTEMPTS_MAX {
+            let now = self.caught_up().await?;
+            let present = now.segments().get(segment).map(|s| &s.members);
+            let Some(present) = present.filter(|members| members.roster() == then.roster()) else {
+                return Ok(false);
+            };
+            let facts = Arc::new(vec![merger::beside(segment, then, roster, present)]);
+            let commit = Commit {
+                record: Record {
+                    at: Moment(clock::unix_millis()),
+                    actor: "switchyard".to_owned(),
+                    reason: None,
+                    source: Source::Merge,
+                    rollouts: Vec::new(),
+                    summary: format!("segment {segment}: users written to a new file, none changed"),
+                    diff: Vec::new(),
+                },
+                facts,
+                idempotency: None,
+            };
+            match self.store.commit(now.revision(), commit).await {
+                Ok(committed) => {
+                    self.wait_live(committed.revision).await;
+                    return Ok(true);
+                }
+                Err(CommitError::Moved(_)) => {}
+                Err(CommitError::ReadOnly(why)) => return Err(ChangeError::ReadOnly(why)),
+                Err(CommitError::Store(e)) => return Err(ChangeError::Store(e)),
+            }
+        }
+        Ok(false)
     }
 
     async fn answered(&self, asked: &Asked) -> Result<Option<Outcome>, ChangeError> {

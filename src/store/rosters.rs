@@ -17,8 +17,8 @@ use self::folder::Folder;
 use self::names::{Names, NamesWriter};
 use super::StoreError;
 use crate::rollout::{
-    Draft, Fact, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterKey, RosterName, Sorted, WeakRoster,
-    write_roster,
+    Draft, Fact, Gathered, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterKey, RosterName, Sorted,
+    WeakRoster, write_roster,
 };
 
 /// A file that nothing names is kept for so long: whoever wrote it may be about to commit a change that does.
@@ -83,16 +83,23 @@ impl Rosters {
         self.write(sorted, |names| sorted.names().try_for_each(|name| names.add(name)))
     }
 
-    /// Keeps a roster and what changed since as a new roster, durably. Blocks while it does. `since` says who came in and
-    /// who went out, nobody for whom the roster is right already.
+    /// Keeps a roster, if there is one, and what changed since as a new roster, durably. Blocks while it does. `since` says
+    /// who came in and who went out, nobody for whom the roster is right already.
     ///
     /// # Errors
     /// When it cannot be written, or the names beside the roster cannot be read; then nothing of it is kept.
     pub fn merge<'a>(
         &self,
-        roster: &Roster,
+        roster: Option<&Roster>,
         since: impl Iterator<Item = (&'a str, bool)>,
     ) -> Result<Roster, StoreError> {
+        let Some(roster) = roster else {
+            let mut gathered = Gathered::new(self.fresh_key);
+            since
+                .filter(|(_, is_in)| *is_in)
+                .for_each(|(user, _)| gathered.add(user));
+            return self.keep(&gathered.sorted(1));
+        };
         let merged = Merged::new(roster, since);
         let kept = self.names(roster)?;
         self.write(&merged, |names| merged.names(kept.from(0), |name| names.add(name)))

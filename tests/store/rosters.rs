@@ -99,7 +99,7 @@ async fn merge(dice: &mut Dice, store: &dyn Store, state: &Model, name: &str) ->
         .collect();
     let mut then = now.clone();
     then.edit(false, &late, &[]);
-    let roster = store.rosters().merge(then.roster()?, then.since()).expect("merged");
+    let roster = store.rosters().merge(then.roster(), then.since()).expect("merged");
     let early: BTreeSet<String> = users
         .iter()
         .filter(|u| !late.iter().any(|l| **l == ***u))
