@@ -1,10 +1,11 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash stream websockets sticky upgrades switching bench bench-peers bench-switching install setup
+.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
 	@echo "make test         everything that proves it"
 	@echo "make crash        the store and the whole program, killed 1,000 times, on a full and a failing disk (root)"
+	@echo "make segments     the long form: 200 kills during imports and merges of segments"
 	@echo "make check        what CI runs: format, lints as errors, tests, docs"
 	@echo "make schemathesis the admin side against its own OpenAPI document, with odd requests"
 	@echo "make h2spec       HTTP/2 as RFC 9113 and RFC 7541 have it, in clear text and with TLS (needs Go)"
@@ -18,6 +19,7 @@ help:
 	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
+	@echo "make bench-segments  a segment of 100 million users: bytes an id, deciding, building (needs 8 GiB)"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
 	@echo "make install      the program into ~/.cargo/bin"
 
@@ -49,9 +51,9 @@ h2spec: setup
 	./scripts/h2spec
 
 # A minute each; SECONDS says how long. What is found is written to tests/fuzz/artifacts: once it is understood, it becomes
-# a seed. No sanitizer: there is no unsafe code to watch.
+# a seed. No sanitizer: what is fuzzed has no unsafe code to watch.
 SECONDS = 60
-FUZZERS = config identity spec import guard frames
+FUZZERS = config identity spec import roster guard frames
 fuzz: setup
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	for fuzzer in $(FUZZERS); do \
@@ -81,6 +83,9 @@ soak: setup
 	cargo build --release
 	MINUTES=$(MINUTES) SWITCHYARD_PROGRAM=$(CURDIR)/target/release/switchyard $(LONG) -- soak:: --test-threads 1 --nocapture
 
+segments: setup
+	$(LONG) -- segments:: --test-threads 1 --nocapture
+
 faults: setup
 	$(LONG) -- faults:: --test-threads 1 --nocapture
 
@@ -100,6 +105,9 @@ bench-peers: setup
 	cargo build --release
 	cargo bench --bench bare --no-run
 	python3 benches/peers/run.py
+
+bench-segments: setup
+	MILLIONS=100 cargo bench --bench segments
 
 bench-switching: setup
 	cargo build --release

@@ -21,9 +21,12 @@ pub use change::{Change, Fact, Moment, Revision, Scheduled, UserEntry, UserGroup
 pub use decision::{Attributes, Decision, NoAttributes, Reason};
 pub use edit::{EditError, check_ids};
 pub use explain::{Entry, Explanation, Step};
-pub use members::Members;
+pub use members::{
+    Draft, Gathered, KeyPart, Members, Merged, NamesMark, Order, Roster, RosterBytes, RosterDigest, RosterFault,
+    RosterKey, RosterName, Sorted, Turnover, WeakRoster, write_roster,
+};
 pub use name::{NameError, PoolName, ReleaseName, RolloutName, RouteId, SegmentName};
-pub use plan::{Move, Plan, Seen, ShareMove};
+pub use plan::{Move, Plan, Seen, SeenUser, ShareMove};
 pub use spec::{ReleaseSpec, RolloutSpec, TargetSpec, Unhealthy, When};
 pub use split::{Range, Split, SplitError};
 pub use table::{Known, PoolIdx, Problem, Release, ReleaseIdx, Table};

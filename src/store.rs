@@ -5,6 +5,7 @@ mod embedded;
 mod history;
 mod memory;
 mod piece;
+mod rosters;
 pub mod settings;
 mod standing;
 mod undo;
@@ -20,6 +21,7 @@ use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry
 pub use embedded::{EmbeddedSettings, EmbeddedStore};
 pub use history::{Diff, HistoryEntry, HistoryQuery, Source};
 pub use memory::MemoryStore;
+pub use rosters::Rosters;
 
 /// Facts that are loaded or delivered together are cut into pieces of at most so many users.
 pub const USERS_IN_A_FACT: usize = 16_384;
@@ -95,6 +97,15 @@ pub enum Event {
     Committed(Committed),
     /// Commits were missed and are no longer kept: load the state again, and watch from its revision.
     Resync,
+}
+
+/// When a segment came to be, and when it was changed last; merging its roster with what changed since is no change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentRecord {
+    /// When it was created.
+    pub created: Moment,
+    /// When it was changed last.
+    pub changed: Moment,
 }
 
 /// A page of single users, in the order of the store.
@@ -198,7 +209,16 @@ pub trait Store: Send + Sync {
     /// When it cannot be read.
     async fn user(&self, rollout: &RolloutName, user: &str) -> Result<Option<UserEntry>, StoreError>;
 
-    /// Members of a segment, at most `limit`, after a member.
+    /// When a segment was created and changed; none where there is no such segment.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    async fn segment(&self, segment: &SegmentName) -> Result<Option<SegmentRecord>, StoreError>;
+
+    /// Where long lists of segments' users are kept; a commit names them.
+    fn rosters(&self) -> &Arc<Rosters>;
+
+    /// Members of a segment, at most `limit`, after a member, in an order that edits and merges do not change.
     ///
     /// # Errors
     /// When it cannot be read.

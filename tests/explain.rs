@@ -7,7 +7,7 @@ use http::HeaderName;
 use serde_json::{Value, json};
 use switchyard::identity::{Identity, SourceKind, UserId};
 use switchyard::rollout::{
-    Attributes, Bucket, Known, Members, Move, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Seen, Table, UserHash,
+    Attributes, Bucket, Known, Members, Move, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Seen, SeenUser, Table,
     Weight,
 };
 
@@ -221,7 +221,7 @@ fn a_plan_tells_exactly_who_of_the_seen_moves() {
             let decision = before.decide(&identity, &request);
             let Some(bucket) = decision.bucket else { continue };
             seen.push(Seen {
-                hash: identity.user().map(|id| UserHash::of(id.as_bytes())),
+                user: identity.user().map(|id| SeenUser::of(id.as_bytes())),
                 bucket,
                 release: decision.release,
                 reason: decision.reason,

@@ -53,6 +53,7 @@ pub fn became(outcome: Outcome, dry_run: bool, later: bool) -> Response {
         summary: outcome.summary,
         diff: outcome.diff,
         plans: outcome.plans.into_iter().collect(),
+        members: outcome.members,
     };
     let mut response = (status, Json(body)).into_response();
     if tag {

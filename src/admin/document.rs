@@ -34,6 +34,8 @@ pub struct Operation {
     parameters: Vec<Value>,
     body: Option<(Vec<&'static str>, SchemaOf, bool)>,
     answers: BTreeMap<u16, (&'static str, &'static str, Option<SchemaOf>)>,
+    /// Other types that an answer comes in.
+    more_types: Vec<(u16, &'static str)>,
     refusals: Vec<u16>,
 }
 
@@ -49,6 +51,7 @@ impl Operation {
             parameters: pieces.map(path_parameter).collect(),
             body: None,
             answers: BTreeMap::new(),
+            more_types: Vec::new(),
             refusals: vec![400, 403, 421, 429, 503],
         }
     }
@@ -151,11 +154,20 @@ impl Operation {
         self
     }
 
+    /// The same answer of one more type, where it is asked for.
+    pub fn or_answer_as(mut self, status: u16, media_type: &'static str) -> Self {
+        self.more_types.push((status, media_type));
+        self
+    }
+
     fn written(&self, schemas: &mut SchemaGenerator) -> Value {
         let mut answers = Map::new();
         for (status, (text, media_type, schema)) in &self.answers {
             let schema = schema.map_or_else(|| json!({"type": "string"}), |of| of(schemas).to_value());
-            let content = json!({ *media_type: { "schema": schema } });
+            let mut content = json!({ *media_type: { "schema": schema } });
+            for (_, other) in self.more_types.iter().filter(|(of, _)| of == status) {
+                content[*other] = json!({ "schema": schema });
+            }
             answers.insert(status.to_string(), json!({"description": text, "content": content}));
         }
         let problem = schemas.subschema_for::<Problem>().to_value();

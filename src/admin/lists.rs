@@ -2,6 +2,8 @@
 //! and is told with its number.
 
 mod line;
+mod members;
+mod unpack;
 mod users;
 
 use std::time::Duration;
@@ -9,19 +11,23 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
+use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::mpsc;
+use tokio::task::JoinError;
 
 use self::line::Line;
+use self::unpack::{Packing, Unpacking};
 pub use self::users::Users;
 use super::refusal::{Kind, Refusal};
 use super::sent;
 use super::wire::{CSV, NDJSON, PLAIN, ProblemItem};
 use crate::clock;
 use crate::identity::UserId;
-use crate::rollout::{Moment, ReleaseName};
+use crate::rollout::{Gathered, Moment, ReleaseName, RosterKey};
 
-const LIST_BYTES_MAX: u64 = 256 * 1024 * 1024;
-const LINES_MAX: u32 = 5_000_000;
+/// Pieces of a list that have arrived and wait to be read.
+const PIECES: usize = 16;
 /// An id of 1,024 bytes, each escaped as six, and the words around it.
 const LINE_BYTES_MAX: usize = 8 * 1024;
 /// More wrong lines are not told.
@@ -75,6 +81,26 @@ impl Format {
     }
 }
 
+/// Where what the lines say goes.
+pub trait Sink: Send + 'static {
+    /// More lines are refused.
+    const LINES_MAX: u32;
+    /// A longer list is refused, as it comes and as it is unpacked.
+    const BYTES_MAX: u64;
+
+    /// Takes what a line says; `number` is the line's.
+    ///
+    /// # Errors
+    /// When it does not go with what came before.
+    fn take(
+        &mut self,
+        user: &str,
+        release: Option<ReleaseName>,
+        until: Option<Moment>,
+        number: u32,
+    ) -> Result<(), String>;
+}
+
 /// What a line may say beside the user.
 #[derive(Debug)]
 struct Terms {
@@ -86,47 +112,67 @@ struct Terms {
 
 /// A list that is being read.
 #[derive(Debug)]
-pub struct Reading {
+pub struct Reading<S> {
     format: Format,
     terms: Terms,
     /// The beginning of a line whose end has not arrived.
     rest: Vec<u8>,
     number: u32,
-    users: Users,
+    sink: S,
     problems: Vec<ProblemItem>,
 }
 
-/// Reads a whole list, and yields the digest of its request.
+/// Reads a whole list on a thread that may wait, while it arrives, and yields the digest of its request.
 ///
 /// # Errors
 /// With all lines that are wrong, up to twenty; or when the list is too large or ends early.
-pub async fn read(mut reading: Reading, parts: &Parts, body: Body) -> Result<(Users, [u8; 32]), Refusal> {
+pub async fn read<S: Sink>(reading: Reading<S>, parts: &Parts, body: Body) -> Result<(S, [u8; 32]), Refusal> {
+    let mut unpacking = Unpacking::new(Packing::of(&parts.headers)?, reading)?;
+    let (send, mut pieces) = mpsc::channel::<Bytes>(PIECES);
+    let work = tokio::task::spawn_blocking(move || {
+        let mut fed = Ok(());
+        while let Some(piece) = pieces.blocking_recv() {
+            // Most clients hear why they are refused only after they have sent all.
+            fed = fed.and_then(|()| unpacking.feed(&piece));
+        }
+        fed?;
+        unpacking.end()
+    });
     let mut digest = sent::begun(parts);
     let mut chunks = body.into_data_stream();
     let mut bytes = 0;
-    let mut fed = Ok(());
     loop {
         let next = tokio::time::timeout(PAUSE_MAX, chunks.next()).await;
         let next = next.map_err(|_| Refusal::new(Kind::Malformed, "the list stopped arriving"))?;
         let Some(chunk) = next else { break };
         let chunk = chunk.map_err(|_| Refusal::new(Kind::Malformed, "the list did not arrive whole"))?;
         bytes += chunk.len() as u64;
-        if bytes > LIST_BYTES_MAX {
-            return Err(Refusal::new(
-                Kind::TooLarge,
-                format!("the list is larger than {LIST_BYTES_MAX} bytes"),
-            ));
+        if bytes > S::BYTES_MAX {
+            let text = format!("the list is larger than {} bytes", S::BYTES_MAX);
+            return Err(Refusal::new(Kind::TooLarge, text));
         }
         digest.update(&chunk);
-        // Most clients hear why they are refused only after they have sent all.
-        fed = fed.and_then(|()| reading.feed(&chunk));
-        tokio::task::yield_now().await;
+        if send.send(chunk).await.is_err() {
+            break;
+        }
     }
-    fed?;
-    Ok((reading.end()?, sent::finished(digest)))
+    drop(send);
+    let read = done(work.await)?;
+    Ok((read?, sent::finished(digest)))
 }
 
-impl Reading {
+/// What a thread that may wait has done.
+///
+/// # Errors
+/// When the program is ending.
+pub fn done<T>(done: Result<T, JoinError>) -> Result<T, Refusal> {
+    done.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(_cancelled) => Refusal::new(Kind::Store, "the program is ending: ask the one that runs now"),
+    })
+}
+
+impl Reading<Users> {
     /// A list of users of a rollout with those releases.
     ///
     /// # Errors
@@ -149,26 +195,30 @@ impl Reading {
             default,
             now,
         };
-        Ok(Self::new(format, terms))
+        Ok(Self::new(format, terms, Users::default()))
     }
+}
 
-    /// A list of users of a segment.
-    pub fn of_members(format: Format) -> Self {
+impl Reading<Gathered> {
+    /// A list of users of a segment; the key is for their fingerprints.
+    pub fn of_members(format: Format, key: RosterKey) -> Self {
         let terms = Terms {
             releases: None,
             default: None,
             now: 0,
         };
-        Self::new(format, terms)
+        Self::new(format, terms, Gathered::new(key))
     }
+}
 
-    fn new(format: Format, terms: Terms) -> Self {
+impl<S: Sink> Reading<S> {
+    fn new(format: Format, terms: Terms, sink: S) -> Self {
         Self {
             format,
             terms,
             rest: Vec::new(),
             number: 0,
-            users: Users::default(),
+            sink,
             problems: Vec::new(),
         }
     }
@@ -202,13 +252,13 @@ impl Reading {
     ///
     /// # Errors
     /// With the lines that are wrong.
-    pub fn end(mut self) -> Result<Users, Refusal> {
+    pub fn end(mut self) -> Result<S, Refusal> {
         let rest = std::mem::take(&mut self.rest);
         if !rest.is_empty() {
             self.line(&rest)?;
         }
         if self.problems.is_empty() {
-            return Ok(self.users);
+            return Ok(self.sink);
         }
         Err(self.refused())
     }
@@ -225,10 +275,10 @@ impl Reading {
 
     fn line(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.number += 1;
-        if self.number > LINES_MAX {
+        if self.number > S::LINES_MAX {
             return Err(Refusal::new(
                 Kind::TooLarge,
-                format!("the list has more than {LINES_MAX} lines"),
+                format!("the list has more than {} lines", S::LINES_MAX),
             ));
         }
         if let Err(message) = self.take(bytes) {
@@ -263,7 +313,7 @@ impl Reading {
         UserId::new(line.user.as_bytes()).map_err(|e| format!("the user id {e}"))?;
         let (release, until) = self.terms.of(&line)?;
         let number = self.number;
-        self.users.add(&line.user, release, until, number)
+        self.sink.take(&line.user, release, until, number)
     }
 }
 
@@ -307,13 +357,13 @@ mod tests {
         all.iter().map(|n| ReleaseName::parse(n).expect("a name")).collect()
     }
 
-    fn users(format: Format, default: Option<&str>) -> Reading {
+    fn users(format: Format, default: Option<&str>) -> Reading<Users> {
         let default = default.map(|n| ReleaseName::parse(n).expect("a name"));
         Reading::of_users(format, names(&["canary", "stable"]), default, 1_000).expect("known")
     }
 
     /// Fed in pieces of every size: lines are where line feeds are, not where pieces end.
-    fn read_all(make: impl Fn() -> Reading, text: &[u8]) -> Result<Vec<UserGroup>, Vec<(String, String)>> {
+    fn read_all(make: impl Fn() -> Reading<Users>, text: &[u8]) -> Result<Vec<UserGroup>, Vec<(String, String)>> {
         let mut results = Vec::new();
         for size in [1, 2, 7, text.len().max(1)] {
             let mut reading = make();
@@ -391,17 +441,14 @@ mod tests {
 
     #[test]
     fn a_segment_has_users_only() {
-        let reading = || Reading::of_members(Format::Csv);
+        let reading = || Reading::of_members(Format::Csv, RosterKey([1, 2]));
         let mut good = reading();
         good.feed(b"a\nb\na\n").expect("good");
-        let ids: Vec<String> = good
-            .end()
-            .expect("good")
-            .into_ids()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
-        assert_eq!(ids, ["a", "b"]);
-        assert!(read_all(reading, b"a,canary\n").is_err());
+        let mut ids = good.end().expect("good").sorted(1).ids();
+        ids.sort_unstable();
+        assert_eq!(ids, ["a".into(), "b".into()]);
+        let mut bad = reading();
+        bad.feed(b"a,canary\n").expect("told at the end");
+        assert!(bad.end().is_err());
     }
 }

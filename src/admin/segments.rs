@@ -1,10 +1,18 @@
 //! Segments: named lists of users.
 
-use axum::Json;
-use axum::extract::{Request, State as Shared};
-use axum::response::Response;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
 
-use super::answer::{change, tagged};
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{Request, State as Shared};
+use axum::http::{HeaderValue, header};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use serde_json::json;
+
+use super::answer::{change, etag, tagged};
 use super::document::{Api, Operation};
 use super::lists::{self, Format, Reading};
 use super::parameters::{Named, Parameters};
@@ -13,10 +21,15 @@ use super::sent::{Nothing, Sent};
 use super::state::State;
 use super::terms::Terms;
 use super::users::{format, page, paged};
-use super::wire::{EditBody, MemberPage, Segment, Segments};
-use crate::control::{Segment as LiveSegment, Snapshot};
-use crate::rollout::{Change, SegmentName};
+use super::wire::{self, EditBody, MemberPage, NDJSON, PLAIN, Segment, Segments};
+use crate::clock;
+use crate::control::{Segment as LiveSegment, Snapshot, StoreError};
+use crate::rollout::{Change, Members, Moment, Roster, SegmentName};
 
+/// A list of as many users or fewer is kept in the store itself, a row each.
+const SHORT_MAX: u64 = 65_536;
+/// Users that are read at once for an export.
+const EXPORT_PAGE: usize = 50_000;
 const ONE: &str = "/api/v1/segments/{segment}";
 
 /// The operations.
@@ -41,11 +54,27 @@ pub fn operations(api: Api) -> Api {
         members,
     )
     .add(
+        Operation::read(
+            "get",
+            "/api/v1/segments/{segment}/export",
+            "exportMembers",
+            "All users of a segment, as they are while they are read.",
+        )
+        .query(
+            "format",
+            json!({ "enum": ["ndjson", "plain"], "default": "ndjson" }),
+            "One JSON object a line, or an id a line.",
+        )
+        .answer_as(200, NDJSON, "One JSON object a line.")
+        .or_answer_as(200, PLAIN),
+        export,
+    )
+    .add(
         format(Operation::change(
             "put",
             ONE,
             "putSegment",
-            "Creates a segment, or replaces its users.",
+            "Creates a segment, or replaces its users. The list may be packed by gzip or Zstandard.",
         ))
         .takes_lines(),
         put,
@@ -82,13 +111,28 @@ async fn list(Shared(state): Shared<State>) -> Json<Segments> {
 async fn get(Shared(state): Shared<State>, Named(name): Named<SegmentName>) -> Result<Response, Refusal> {
     let snapshot = state.pin();
     let segment = known(&snapshot, &name)?;
-    Ok(tagged(segment.revision, &shown(segment)))
+    let record = state.controller.store().segment(&name).await?;
+    let moment = |at: Moment| clock::rfc3339(at.0);
+    let body = Segment {
+        created: record.map(|record| moment(record.created)),
+        changed: record.map(|record| moment(record.changed)),
+        ..shown(segment)
+    };
+    Ok(tagged(segment.revision, &body))
 }
 
 fn shown(segment: &LiveSegment) -> Segment {
     Segment {
         revision: segment.revision.0,
         users: segment.members.len(),
+        created: None,
+        changed: None,
+        roster: segment.members.roster().map(|roster| wire::Roster {
+            digest: roster.name().digest.to_string(),
+            users: roster.name().users,
+            bytes: roster.size() + roster.names().bytes,
+        }),
+        since: segment.members.since_len(),
     }
 }
 
@@ -127,9 +171,85 @@ async fn put(
     query.end()?;
     let turn = state.lists.try_acquire();
     let _turn = turn.map_err(|_| Refusal::new(Kind::Busy, "other lists are being read: try again"))?;
-    let (users, digest) = lists::read(Reading::of_members(format), &parts, body).await?;
-    let users = users.into_ids();
-    change(&state, terms, digest, Change::PutSegment { segment, users }).await
+    let store = state.controller.store();
+    let rosters = Arc::clone(store.rosters());
+    let key = {
+        let snapshot = state.pin();
+        let members = snapshot.segments().get(&segment).map(|known| &known.members);
+        // The same key as before, so that it can be told who comes in and who goes out.
+        let roster = members.and_then(Members::roster);
+        roster.map_or_else(|| rosters.fresh_key(), Roster::key)
+    };
+    let (gathered, digest) = lists::read(Reading::of_members(format, key), &parts, body).await?;
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let keeping = tokio::task::spawn_blocking(move || {
+        let sorted = gathered.sorted(threads);
+        if sorted.users() <= SHORT_MAX {
+            return Ok((
+                Change::PutSegment {
+                    segment,
+                    users: sorted.ids(),
+                },
+                None,
+            ));
+        }
+        let roster = rosters.keep(&sorted)?;
+        let change = Change::PutRoster {
+            segment,
+            roster: roster.name(),
+        };
+        Ok::<_, StoreError>((change, Some(roster)))
+    });
+    // Held until it is live, so that it is not opened a second time.
+    let (asked, _roster) = lists::done(keeping.await)??;
+    change(&state, terms, digest, asked).await
+}
+
+async fn export(
+    Shared(state): Shared<State>,
+    Named(name): Named<SegmentName>,
+    mut query: Parameters,
+) -> Result<Response, Refusal> {
+    let (plain, media) = match query.take("format").as_deref() {
+        None | Some("ndjson") => (false, NDJSON),
+        Some("plain") => (true, PLAIN),
+        Some(_) => return Err(Refusal::at(Kind::Malformed, "format", "is none of ndjson and plain")),
+    };
+    query.end()?;
+    let revision = known(&state.pin(), &name)?.revision;
+    let store = Arc::clone(state.controller.store());
+    let pages = stream::unfold(Some(None::<Box<str>>), move |cursor| {
+        let (store, name) = (Arc::clone(&store), name.clone());
+        async move {
+            let after = cursor?;
+            match store.members(&name, after.as_deref(), EXPORT_PAGE).await {
+                Ok(users) => {
+                    let next = users.last().filter(|_| users.len() == EXPORT_PAGE).cloned();
+                    Some((Ok(lines(&users, plain)), next.map(Some)))
+                }
+                // The connection ends in the middle of the body, so that nobody takes a part for the whole.
+                Err(e) => Some((Err(e), None)),
+            }
+        }
+    });
+    let fields = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(media)),
+        (header::ETAG, etag(revision)),
+    ];
+    Ok((fields, Body::from_stream(pages)).into_response())
+}
+
+fn lines(users: &[Box<str>], plain: bool) -> Bytes {
+    let mut text = Vec::new();
+    for user in users {
+        if plain {
+            text.extend_from_slice(user.as_bytes());
+        } else {
+            text.extend_from_slice(json!({ "user": user }).to_string().as_bytes());
+        }
+        text.push(b'\n');
+    }
+    text.into()
 }
 
 async fn add(

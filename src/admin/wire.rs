@@ -10,7 +10,7 @@ pub use change::{ApplyBody, Changed, EditBody, PlanBody, Planned, SplitBody, Und
 pub use event::{EndpointHealth, Figures, LiveRevision, ReleaseFigures};
 pub use problem::{Problem, ProblemItem};
 pub use read::{
-    EndpointState, ExplainBody, Explained, HistoryItem, HistoryPage, MemberPage, PoolState, Rollout, Rollouts,
+    EndpointState, ExplainBody, Explained, HistoryItem, HistoryPage, MemberPage, PoolState, Rollout, Rollouts, Roster,
     Schedule, ScheduledItem, Segment, Segments, Status, StoreState, User, UserList,
 };
 

@@ -73,7 +73,10 @@ fn by_name(input: &Input) -> Option<Format> {
     let Input::File(path) = input else {
         return None;
     };
-    match Path::new(path).extension()?.to_str()? {
+    let path = Path::new(path);
+    let packed = path.extension().is_some_and(|ending| ending == "gz" || ending == "zst");
+    let path = if packed { Path::new(path.file_stem()?) } else { path };
+    match path.extension()?.to_str()? {
         "csv" => Some(Format::Csv),
         "ndjson" | "jsonl" => Some(Format::Ndjson),
         "txt" => Some(Format::Plain),

@@ -14,6 +14,8 @@ use crate::rollout::SegmentName;
 
 /// How many users one page of a segment brings.
 const PAGE: usize = 1000;
+/// More users are not printed unasked.
+const LISTED_MAX: usize = 10_000;
 
 /// Does what is asked.
 ///
@@ -40,6 +42,11 @@ pub fn run(segment: &Segment) -> Result<(), Failure> {
             let call = Call::new(Method::PUT, &["segments", name.as_str()]);
             let answer = list::send(&session, &ask, call, file, *format).map_err(|failure| exists(name, failure))?;
             session.changed(&ask, &answer)
+        }
+        SegmentVerb::Export { name, plain } => {
+            let call = Call::get(&["segments", name.as_str(), "export"]);
+            let format = if *plain { "plain" } else { "ndjson" };
+            list::receive(session.client.stream(&call.query("format", format))?)
         }
         SegmentVerb::Add { name, users, ask } => edit(&session, name, "add", users, ask),
         SegmentVerb::Remove { name, users, ask } => edit(&session, name, "remove", users, ask),
@@ -104,6 +111,10 @@ fn get(session: &Session, name: &SegmentName) -> Result<(), Failure> {
     })?;
     if session.is_json() {
         return Ok(());
+    }
+    let one = found(session, name)?;
+    if one.is_some_and(|one| one.users > LISTED_MAX) {
+        return screen::put(&format!("  all of them: switchyard segment export {name}"));
     }
     let mut after: Option<String> = None;
     loop {

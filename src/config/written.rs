@@ -178,7 +178,7 @@ pub struct Store {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbeddedStore {
-    /// The file; its folder is made where it is missing.
+    /// The file, with a folder of segments beside it; its folder is made where it is missing.
     pub path: PathBuf,
 }
 

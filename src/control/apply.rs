@@ -1,12 +1,32 @@
 //! A snapshot after facts. What cannot be compiled leaves its rollout as it was, and is told.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::release::LiveRollout;
 use super::snapshot::{Segment, Snapshot, Surroundings};
 use crate::rollout::{
-    Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, SegmentName, Table, UserGroup,
+    Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, Roster, RosterDigest, SegmentName, Table,
+    UserGroup,
 };
+use crate::store::{Store, StoreError};
+
+/// The rosters that facts name.
+pub(super) type Opened = HashMap<RosterDigest, Roster>;
+
+/// Opens the rosters that facts name, off the threads that must not wait.
+pub(super) async fn opened(store: &Arc<dyn Store>, facts: &Arc<Vec<Fact>>) -> Result<Opened, StoreError> {
+    if facts.iter().all(|fact| fact.roster().is_none()) {
+        return Ok(Opened::new());
+    }
+    let (rosters, facts) = (Arc::clone(store.rosters()), Arc::clone(facts));
+    let opening = tokio::task::spawn_blocking(move || rosters.named_by(&facts));
+    opening.await.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The program is ending: nothing is published any more.
+        Err(_cancelled) => Ok(Opened::new()),
+    })
+}
 
 /// What is wrong with one rollout, or with a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,42 +38,20 @@ pub struct ApplyProblem {
 }
 
 impl Snapshot {
-    /// Applies the facts of one change, in their order. The rollouts that the problems are about stay as they were.
-    pub(super) fn apply(&mut self, revision: Revision, facts: &[Fact], around: &Surroundings) -> Vec<ApplyProblem> {
+    /// Applies the facts of one change, in their order. The rollouts that the problems are about stay as they were, and so
+    /// do segments whose roster is not among those that were opened.
+    pub(super) fn apply(
+        &mut self,
+        revision: Revision,
+        facts: &[Fact],
+        opened: &Opened,
+        around: &Surroundings,
+    ) -> Vec<ApplyProblem> {
         let mut problems = Vec::new();
         // So that each rollout is held once, and edited in place where no other snapshot has it.
         self.by_slot.clear();
         for fact in facts {
-            let done = match fact {
-                Fact::Rollout { rollout, spec } => self.apply_rollout(revision, rollout, spec.as_deref(), around),
-                Fact::Users {
-                    rollout,
-                    replace,
-                    unset,
-                    set,
-                } => self.apply_users(revision, rollout, *replace, unset, set),
-                Fact::Segment {
-                    segment,
-                    replace,
-                    remove,
-                    add,
-                } => {
-                    self.apply_segment(revision, segment, *replace, remove, add);
-                    Ok(())
-                }
-                Fact::NoSegment { segment } => {
-                    self.segments.remove(segment);
-                    Ok(())
-                }
-                Fact::Scheduled { id, entry } => {
-                    self.schedule.insert(*id, Arc::from(entry.clone()));
-                    Ok(())
-                }
-                Fact::NotScheduled { id } => {
-                    self.schedule.remove(id);
-                    Ok(())
-                }
-            };
+            let done = self.apply_one(revision, fact, opened, around);
             problems.extend(done.err().unwrap_or_default());
         }
         self.revision = revision;
@@ -67,6 +65,67 @@ impl Snapshot {
             self.stuck.insert(problem.rollout.clone(), text);
         }
         problems
+    }
+
+    fn apply_one(
+        &mut self,
+        revision: Revision,
+        fact: &Fact,
+        opened: &Opened,
+        around: &Surroundings,
+    ) -> Result<(), Vec<ApplyProblem>> {
+        match fact {
+            Fact::Rollout { rollout, spec } => self.apply_rollout(revision, rollout, spec.as_deref(), around),
+            Fact::Users {
+                rollout,
+                replace,
+                unset,
+                set,
+            } => self.apply_users(revision, rollout, *replace, unset, set),
+            Fact::Segment {
+                segment,
+                replace,
+                remove,
+                add,
+            } => {
+                self.apply_segment(revision, segment, |members| members.edit(*replace, remove, add));
+                Ok(())
+            }
+            Fact::Roster { segment, roster } => {
+                if let Some(roster) = opened.get(&roster.digest) {
+                    let listed = Members::of(roster.clone());
+                    self.apply_segment(revision, segment, |members| *members = listed);
+                }
+                Ok(())
+            }
+            Fact::Merged {
+                segment,
+                roster,
+                remove,
+                add,
+            } => {
+                let opened = opened.get(&roster.digest);
+                if let (Some(roster), Some(now)) = (opened, self.segments.get(segment)) {
+                    let mut merged = Members::of(roster.clone());
+                    merged.edit(false, remove, add);
+                    // Nobody's membership changes, so that the segment's own revision stays.
+                    self.apply_segment(now.revision, segment, |members| *members = merged);
+                }
+                Ok(())
+            }
+            Fact::NoSegment { segment } => {
+                self.segments.remove(segment);
+                Ok(())
+            }
+            Fact::Scheduled { id, entry } => {
+                self.schedule.insert(*id, Arc::from(entry.clone()));
+                Ok(())
+            }
+            Fact::NotScheduled { id } => {
+                self.schedule.remove(id);
+                Ok(())
+            }
+        }
     }
 
     fn apply_rollout(
@@ -136,19 +195,12 @@ impl Snapshot {
         Ok(())
     }
 
-    fn apply_segment(
-        &mut self,
-        revision: Revision,
-        name: &SegmentName,
-        replace: bool,
-        remove: &[Box<str>],
-        add: &[Box<str>],
-    ) {
+    fn apply_segment(&mut self, revision: Revision, name: &SegmentName, change: impl FnOnce(&mut Members)) {
         let segment = self.segments.entry(name.clone()).or_insert_with(|| Segment {
             revision,
             members: Members::none(),
         });
-        segment.members.edit(replace, remove, add);
+        change(&mut segment.members);
         segment.revision = revision;
         let members = segment.members.clone();
         for live in self.rollouts.values_mut() {

@@ -1,14 +1,16 @@
 //! What a change must satisfy before it is committed: the expected revision, a candidate that compiles, freezes, and
 //! nobody moved backwards unasked. Pure.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::apply::Opened;
 use super::describe::subject;
 use super::release::LiveRollout;
 use super::request::{Asked, ChangeError};
 use super::snapshot::{Snapshot, Surroundings};
 use crate::clock;
-use crate::rollout::{Change, Fact, Moment, Plan, ReleaseName, Revision, RolloutName, Scheduled};
+use crate::rollout::{Change, Fact, Members, Moment, Plan, ReleaseName, Revision, RolloutName, Scheduled, Turnover};
 
 /// More scheduled changes are a mistake of whoever schedules them.
 const SCHEDULED_MAX: usize = 1_000;
@@ -20,6 +22,15 @@ pub(super) struct Terms {
     pub allow_flips: bool,
     /// It will not be made: say what it would do, whatever that is.
     pub dry_run: bool,
+}
+
+/// What a change would do.
+#[derive(Default)]
+pub(super) struct Candidate {
+    /// What would become of users, by rollout.
+    pub plans: Vec<(RolloutName, Plan)>,
+    /// Who would come into the segment that it is about, and who would go out.
+    pub members: Option<Turnover>,
 }
 
 /// Compares the expected revision with that of what is changed. Replacing and deleting what exists needs one.
@@ -42,7 +53,7 @@ pub(super) fn expected(
             }
         },
         Change::Delete { rollout: name } => (rollout(name), true),
-        Change::PutSegment { segment, .. } | Change::DeleteSegment { segment } => {
+        Change::PutSegment { segment, .. } | Change::PutRoster { segment, .. } | Change::DeleteSegment { segment } => {
             (now.segments().get(segment).map(|s| s.revision), true)
         }
         Change::EditSegment { segment, .. } => (now.segments().get(segment).map(|s| s.revision), false),
@@ -108,20 +119,21 @@ pub(super) fn scheduled(change: &Change, at: Moment, asked: &Asked, now: &Snapsh
     })
 }
 
-/// Compiles the candidate, and says what would become of users, by rollout.
+/// Compiles the candidate, and says what it would do.
 pub(super) fn candidate(
     facts: &[Fact],
     terms: Terms,
     now: &Snapshot,
+    opened: &Opened,
     around: &Surroundings,
-) -> Result<Vec<(RolloutName, Plan)>, ChangeError> {
+) -> Result<Candidate, ChangeError> {
     frozen_pins(facts, now)?;
     // Single users were checked when the facts were formed, and move nobody but themselves.
     if facts.iter().all(|fact| matches!(fact, Fact::Users { .. })) {
-        return Ok(Vec::new());
+        return Ok(Candidate::default());
     }
     let mut next = now.clone();
-    let problems = next.apply(now.revision(), facts, around);
+    let problems = next.apply(now.revision(), facts, opened, around);
     if !problems.is_empty() {
         return Err(ChangeError::Invalid(problems));
     }
@@ -143,7 +155,56 @@ pub(super) fn candidate(
         }
         plans.push((name.clone(), plan));
     }
-    Ok(plans)
+    Ok(Candidate {
+        plans,
+        members: turnover(facts, now, &next),
+    })
+}
+
+/// Who would come into the one segment that the facts are about, and who would go out.
+fn turnover(facts: &[Fact], now: &Snapshot, next: &Snapshot) -> Option<Turnover> {
+    let mut named = facts.iter().map(|fact| match fact {
+        Fact::Segment { segment, .. } | Fact::Roster { segment, .. } => Some(segment),
+        Fact::Rollout { .. }
+        | Fact::Users { .. }
+        | Fact::Merged { .. }
+        | Fact::NoSegment { .. }
+        | Fact::Scheduled { .. }
+        | Fact::NotScheduled { .. } => None,
+    });
+    let segment = named.next()??;
+    if !named.all(|other| other == Some(segment)) {
+        return None;
+    }
+    let before = now.segments().get(segment).map(|s| s.members.clone());
+    let (before, after) = (
+        before.unwrap_or_else(Members::none),
+        &next.segments().get(segment)?.members,
+    );
+    let mut touched = BTreeSet::new();
+    for fact in facts {
+        match fact {
+            // What a few users come to is found without looking at millions.
+            Fact::Segment {
+                replace: false,
+                remove,
+                add,
+                ..
+            } => touched.extend(remove.iter().chain(add)),
+            _all => return before.turnover(after),
+        }
+    }
+    let (mut added, mut removed) = (0, 0);
+    for user in touched {
+        let (was, is) = (before.contains(user), after.contains(user));
+        added += u64::from(is && !was);
+        removed += u64::from(was && !is);
+    }
+    Some(Turnover {
+        added,
+        removed,
+        kept: before.len() as u64 - removed,
+    })
 }
 
 fn still_selected(now: &Snapshot, next: &Snapshot, around: &Surroundings) -> Result<(), ChangeError> {

@@ -6,14 +6,18 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::apply::opened;
 use super::check::{self, Terms};
 use super::describe;
 use super::live::Live;
+use super::merger;
 use super::request::{Asked, ChangeError, Outcome, Request};
 use super::resolve;
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::rollout::{Change, Fact, Moment, ReleaseName, Revision, RolloutName, Scheduled};
+use crate::rollout::{
+    Change, Fact, Members, Moment, ReleaseName, Revision, RolloutName, Roster, Scheduled, SegmentName,
+};
 use crate::store::{Answered, Commit, CommitError, Committed, Record, Source, Store};
 use crate::telemetry::metrics;
 
@@ -126,6 +130,51 @@ impl Controller {
         Err(ChangeError::Conflict { current })
     }
 
+    /// Lets a segment stand on a roster that was written from the members of `then`; what came meanwhile stays beside it.
+    /// False if the segment has been replaced or removed, or was merged by another process.
+    ///
+    /// # Errors
+    /// When it was not done; then nothing of it is kept.
+    pub(super) async fn merged(
+        &self,
+        segment: &SegmentName,
+        then: &Members,
+        roster: &Roster,
+    ) -> Result<bool, ChangeError> {
+        let _turn = self.turn.lock().await;
+        for _ in 0..ATTEMPTS_MAX {
+            let now = self.caught_up().await?;
+            let present = now.segments().get(segment).map(|s| &s.members);
+            let Some(present) = present.filter(|members| members.roster() == then.roster()) else {
+                return Ok(false);
+            };
+            let facts = Arc::new(vec![merger::beside(segment, then, roster, present)]);
+            let commit = Commit {
+                record: Record {
+                    at: Moment(clock::unix_millis()),
+                    actor: "switchyard".to_owned(),
+                    reason: None,
+                    source: Source::Merge,
+                    rollouts: Vec::new(),
+                    summary: format!("segment {segment}: users written to a new file, none changed"),
+                    diff: Vec::new(),
+                },
+                facts,
+                idempotency: None,
+            };
+            match self.store.commit(now.revision(), commit).await {
+                Ok(committed) => {
+                    self.wait_live(committed.revision).await;
+                    return Ok(true);
+                }
+                Err(CommitError::Moved(_)) => {}
+                Err(CommitError::ReadOnly(why)) => return Err(ChangeError::ReadOnly(why)),
+                Err(CommitError::Store(e)) => return Err(ChangeError::Store(e)),
+            }
+        }
+        Ok(false)
+    }
+
     async fn answered(&self, asked: &Asked) -> Result<Option<Outcome>, ChangeError> {
         let Some(idempotency) = &asked.idempotency else {
             return Ok(None);
@@ -140,6 +189,7 @@ impl Controller {
                 summary: "made before, under the same idempotency key".to_owned(),
                 diff: Vec::new(),
                 plans: Vec::new(),
+                members: None,
             })),
         }
     }
@@ -180,7 +230,7 @@ impl Controller {
             allow_flips: asked.allow_flips,
             dry_run: asked.dry_run,
         };
-        let mut facts = match change {
+        let facts = match change {
             Change::Undo { to } => {
                 // Whoever undoes means the state of then, whoever moves back by it.
                 terms.allow_flips = true;
@@ -198,7 +248,11 @@ impl Controller {
             } if self.is_pinned(&rollout, &user, &release, until).await? => Vec::new(),
             change => resolve::facts(change, now, around)?,
         };
-        let plans = check::candidate(&facts, terms, now, around)?;
+        let tried = Arc::new(facts);
+        let opened = opened(&self.store, &tried).await?;
+        let check::Candidate { plans, members } = check::candidate(&tried, terms, now, &opened, around)?;
+        // Nobody else has them.
+        let mut facts = Arc::unwrap_or_clone(tried);
         if let Some(later) = later {
             // It was tried against the present state, so that nonsense is refused now.
             facts = vec![later];
@@ -215,6 +269,7 @@ impl Controller {
                 summary,
                 diff,
                 plans,
+                members,
             },
         })
     }

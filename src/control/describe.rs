@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::snapshot::Snapshot;
-use crate::rollout::{Change, Fact, ReleaseName, RolloutName, RolloutSpec, SegmentName, UserGroup};
+use crate::rollout::{Change, Fact, ReleaseName, RolloutName, RolloutSpec, RosterName, SegmentName, UserGroup};
 use crate::store::Diff;
 
 /// More users than so many are counted, not listed.
@@ -59,7 +59,10 @@ pub(super) fn rollouts(facts: &[Fact], now: &Snapshot) -> Vec<RolloutName> {
             Fact::Rollout { rollout, .. } | Fact::Users { rollout, .. } => {
                 names.insert(rollout.clone());
             }
-            Fact::Segment { segment, .. } | Fact::NoSegment { segment } => {
+            Fact::Segment { segment, .. }
+            | Fact::Roster { segment, .. }
+            | Fact::Merged { segment, .. }
+            | Fact::NoSegment { segment } => {
                 let uses = now
                     .rollouts()
                     .filter(|(_, live)| live.table().segments().any(|used| used == segment));
@@ -93,6 +96,7 @@ pub(super) fn title(change: &Change) -> Option<String> {
         Change::Expire { rollout, user } => format!("{rollout}: the time of user {user} is over"),
         Change::UnsetUser { rollout, user } => format!("{rollout}: user {user} no longer pinned"),
         Change::PutSegment { segment, users } => format!("segment {segment}: {}", self::users(users.len())),
+        Change::PutRoster { segment, roster } => format!("segment {segment}: {}", listed(roster)),
         Change::EditSegment { segment, add, remove } => {
             format!("segment {segment}: {} added, {} removed", add.len(), remove.len())
         }
@@ -121,6 +125,7 @@ pub(super) fn subject(change: &Change) -> Option<RolloutName> {
             _ => None,
         },
         Change::PutSegment { .. }
+        | Change::PutRoster { .. }
         | Change::EditSegment { .. }
         | Change::DeleteSegment { .. }
         | Change::Unschedule { .. }
@@ -152,6 +157,12 @@ fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
             remove,
             add,
         } => of_segment(segment, *replace, remove, add, now),
+        Fact::Roster { segment, roster } => {
+            let before = now.segments().get(segment).map(|s| users(s.members.len()));
+            vec![line(format!("segments.{segment}"), before, Some(listed(roster)))]
+        }
+        // Changes nothing that anybody asked for.
+        Fact::Merged { .. } => Vec::new(),
         Fact::NoSegment { segment } => {
             let count = now.segments().get(segment).map_or(0, |s| s.members.len());
             vec![line(format!("segments.{segment}"), Some(users(count)), None)]
@@ -317,6 +328,10 @@ fn pin_text(release: &ReleaseName, until: Option<u64>) -> String {
         || release.to_string(),
         |until| format!("{release} until {}", crate::clock::rfc3339(until)),
     )
+}
+
+fn listed(roster: &RosterName) -> String {
+    users(usize::try_from(roster.users).unwrap_or(usize::MAX))
 }
 
 fn of_segment(

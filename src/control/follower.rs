@@ -9,6 +9,7 @@ use log::{error, info};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::apply::{Opened, opened};
 use super::controller::Controller;
 use super::live::Live;
 use super::request::{Asked, Request};
@@ -74,7 +75,11 @@ impl Follower {
     /// # Errors
     /// When there is no state to serve by.
     pub async fn start(&self, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StartError> {
-        let (snapshot, problems) = self.load().await?;
+        let (snapshot, problems) = match self.load().await {
+            Ok(loaded) => loaded,
+            // Another program may have merged a segment meanwhile, and have removed a roster that the state of then names.
+            Err(_) => self.load().await?,
+        };
         if !problems.is_empty() {
             return Err(StartError::Unfit(problems));
         }
@@ -110,15 +115,21 @@ impl Follower {
         let mut problems = Vec::new();
         let build = async {
             while let Some(Loaded { revision, fact }) = pieces.recv().await {
-                for p in snapshot.apply(revision, &[fact], self.live.around()) {
+                let facts = Arc::new(vec![fact]);
+                let opened = opened(&self.store, &facts).await?;
+                for p in snapshot.apply(revision, &facts, &opened, self.live.around()) {
                     problems.push(format!(
                         "rollout {}: {}: {}",
                         p.rollout, p.problem.path, p.problem.message
                     ));
                 }
             }
+            // Who sends finds nobody who receives, where this ended early.
+            drop(pieces);
+            Ok::<_, StoreError>(())
         };
-        let (loaded, ()) = tokio::join!(self.store.load(sender), build);
+        let (loaded, built) = tokio::join!(self.store.load(sender), build);
+        built?;
         snapshot.set_revision(loaded?);
         Ok((snapshot, problems))
     }
@@ -139,7 +150,7 @@ impl Follower {
             match next {
                 Ok(Event::Committed(committed)) => {
                     metrics::set_store_connected(true);
-                    retired.0.extend(self.publish(&committed));
+                    retired.0.extend(self.publish(&committed).await);
                 }
                 Ok(Event::Resync) => {
                     retired.0.push(self.resync().await);
@@ -154,14 +165,19 @@ impl Follower {
         }
     }
 
-    fn publish(&self, committed: &Committed) -> Option<Arc<Snapshot>> {
+    async fn publish(&self, committed: &Committed) -> Option<Arc<Snapshot>> {
         let now = self.live.pin();
         if committed.revision <= now.revision() {
             return None;
         }
+        let opened = opened(&self.store, &committed.facts).await.unwrap_or_else(|e| {
+            let revision = committed.revision.0;
+            error!(target: targets::CONTROL, "revision {revision}: {e}: the segment stays as it was");
+            Opened::new()
+        });
         let mut next = Snapshot::clone(&now);
         drop(now);
-        for p in next.apply(committed.revision, &committed.facts, self.live.around()) {
+        for p in next.apply(committed.revision, &committed.facts, &opened, self.live.around()) {
             error!(
                 target: targets::CONTROL,
                 "revision {}: rollout {}: {}: {}: this rollout stays as it was",
@@ -202,7 +218,7 @@ fn seed_facts(seed: &[(RolloutName, RolloutSpec)], next: &mut Snapshot, live: &L
             add: Vec::new(),
         })
         .collect();
-    next.apply(Revision::default(), &facts, live.around());
+    next.apply(Revision::default(), &facts, &Opened::new(), live.around());
     let apply = Change::Apply {
         rollouts: seed.to_vec(),
     };

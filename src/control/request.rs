@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::apply::ApplyProblem;
-use crate::rollout::{Change, Moment, Plan, ReleaseName, Revision, RolloutName};
+use crate::rollout::{Change, Moment, Plan, ReleaseName, Revision, RolloutName, Turnover};
 use crate::store::{Diff, Idempotency, Source, StoreError};
 
 /// A change that is asked for.
@@ -51,6 +51,8 @@ pub struct Outcome {
     pub diff: Vec<Diff>,
     /// Who would move, for a rollout whose spec or split changes.
     pub plans: Vec<(RolloutName, Plan)>,
+    /// Who comes into the segment that it is about, and who goes out.
+    pub members: Option<Turnover>,
 }
 
 /// Why a change was not made. Nothing of it is kept.

@@ -43,6 +43,7 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             groups,
         } => pin(now, rollout, replace, Vec::new(), groups),
         Change::PutSegment { segment, users } => segment_members(segment, true, Vec::new(), users),
+        Change::PutRoster { segment, roster } => Ok(vec![Fact::Roster { segment, roster }]),
         Change::EditSegment { segment, add, remove } => {
             known_segment(now, &segment)?;
             segment_members(segment, false, remove, add)

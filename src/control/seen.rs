@@ -1,4 +1,4 @@
-//! Users seen lately, as `plan` needs them: hashes and decisions in a fixed table, never an id. A request writes two
+//! Users seen lately, as `plan` needs them: hashes and decisions in a fixed table, never an id. A request writes three
 //! words without a lock; of two users in one place the later one is kept, so the table is a rolling sample.
 
 use std::sync::Arc;
@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::clock::Tick;
-use crate::rollout::{Bucket, Decision, Reason, ReleaseIdx, Seen, UserHash};
+use crate::rollout::{Bucket, Decision, KeyPart, Reason, ReleaseIdx, Seen, SeenUser, UserHash};
 
-/// Places: enough for a sample of 100,000 users, and 2 MiB a rollout.
+/// Places: enough for a sample of 100,000 users, and 3 MiB a rollout.
 const PLACES: usize = 1 << 17;
 /// What counts as lately.
 const LATELY: Duration = Duration::from_secs(3600);
@@ -18,10 +18,12 @@ pub struct SeenUsers {
     places: Box<[Place]>,
 }
 
-/// The hash, and what was decided: minute (32 bits), release (8), reason (3), lists apply (1), bucket (20).
+/// The hash, the part of the key that segments know, and what was decided: minute (30 bits), the key's kind (2), release
+/// (8), reason (3), lists apply (1), bucket (20).
 #[derive(Default)]
 struct Place {
     hash: AtomicU64,
+    part: AtomicU64,
     decided: AtomicU64,
 }
 
@@ -37,15 +39,23 @@ impl SeenUsers {
         let (Some(bucket), Ok(release)) = (decision.bucket, u8::try_from(decision.release.0)) else {
             return;
         };
-        let hash = UserHash::of(id).get();
+        let SeenUser { hash, part } = SeenUser::of(id);
+        let hash = hash.get();
+        let (kind, part) = match part {
+            KeyPart::Text(_) => (0, 0),
+            KeyPart::Number(part) => (1, part),
+            KeyPart::Uuid(part) => (2, part),
+        };
         // Below PLACES, which fits.
         let place = &self.places[(hash % PLACES as u64) as usize];
-        let decided = (minute(now) << 32)
+        let decided = (minute(now) << 34)
+            | (kind << 32)
             | (u64::from(release) << 24)
             | ((decision.reason.index() as u64) << 21)
             | (u64::from(user) << 20)
             | u64::from(bucket.get());
         place.hash.store(hash, Ordering::Relaxed);
+        place.part.store(part, Ordering::Relaxed);
         place.decided.store(decided, Ordering::Relaxed);
     }
 
@@ -60,13 +70,19 @@ impl SeenUsers {
 impl Place {
     fn read(&self, first_minute: u64) -> Option<Seen> {
         let decided = self.decided.load(Ordering::Relaxed);
-        if decided == 0 || decided >> 32 < first_minute {
+        if decided == 0 || decided >> 34 < first_minute {
             return None;
         }
         let user = (decided >> 20) & 1 == 1;
         let hash = UserHash::from_number(self.hash.load(Ordering::Relaxed));
+        let part = self.part.load(Ordering::Relaxed);
+        let part = match (decided >> 32) & 3 {
+            1 => KeyPart::Number(part),
+            2 => KeyPart::Uuid(part),
+            _ => KeyPart::Text(hash),
+        };
         Some(Seen {
-            hash: user.then_some(hash),
+            user: user.then_some(SeenUser { hash, part }),
             bucket: Bucket::new((decided & 0xf_ffff) as u32)?,
             release: ReleaseIdx(((decided >> 24) & 0xff) as u16),
             reason: *Reason::ALL.get(((decided >> 21) & 7) as usize)?,
@@ -76,7 +92,7 @@ impl Place {
 
 /// At least 1, so that a place that was written is not 0.
 fn minute(now: Tick) -> u64 {
-    (now.millis() / 60_000 + 1) & 0xffff_ffff
+    (now.millis() / 60_000 + 1) & 0x3fff_ffff
 }
 
 #[cfg(test)]
@@ -100,8 +116,8 @@ mod tests {
         seen.note(b"visitor", false, &decision(0), start);
         let found = seen.lately(start.after(Duration::from_secs(3600)));
         assert_eq!(found.len(), 2);
-        let user = found.iter().find(|s| s.hash.is_some()).expect("the user");
-        assert_eq!(user.hash, Some(UserHash::of(b"42")));
+        let user = found.iter().find(|s| s.user.is_some()).expect("the user");
+        assert_eq!(user.user, Some(SeenUser::of(b"42")));
         assert_eq!(
             (user.bucket.get(), user.release, user.reason),
             (999_999, ReleaseIdx(1), Reason::Split)

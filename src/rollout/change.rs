@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::members::RosterName;
 use super::name::{ReleaseName, RolloutName, SegmentName};
 use super::spec::RolloutSpec;
 use super::weight::Weight;
@@ -17,7 +18,7 @@ use super::weight::Weight;
 pub struct Revision(pub u64);
 
 /// A moment on the wall clock, in milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub struct Moment(pub u64);
 
@@ -104,6 +105,13 @@ pub enum Change {
         /// Its users.
         users: Vec<Box<str>>,
     },
+    /// Creates a segment, or replaces its members, by a roster that the store keeps already.
+    PutRoster {
+        /// Which.
+        segment: SegmentName,
+        /// Its users.
+        roster: RosterName,
+    },
     /// Adds users to a segment, and removes others.
     EditSegment {
         /// Which.
@@ -136,7 +144,7 @@ impl Change {
     pub fn is_bulk(&self) -> bool {
         matches!(
             self,
-            Self::ImportUsers { .. } | Self::PutSegment { .. } | Self::EditSegment { .. }
+            Self::ImportUsers { .. } | Self::PutSegment { .. } | Self::PutRoster { .. } | Self::EditSegment { .. }
         )
     }
 }
@@ -199,6 +207,27 @@ pub enum Fact {
         #[serde(default)]
         add: Vec<Box<str>>,
     },
+    /// A segment's members: those of a roster, and nobody else.
+    Roster {
+        /// Which; it exists from now on.
+        segment: SegmentName,
+        /// The roster.
+        roster: RosterName,
+    },
+    /// A segment's members, none more and none fewer than before: those of a roster, without those in `remove`, and with
+    /// those in `add`.
+    Merged {
+        /// Which.
+        segment: SegmentName,
+        /// The roster.
+        roster: RosterName,
+        /// Who went out while the roster was written.
+        #[serde(default)]
+        remove: Vec<Box<str>>,
+        /// Who came in while the roster was written.
+        #[serde(default)]
+        add: Vec<Box<str>>,
+    },
     /// A segment is no more.
     NoSegment {
         /// Which.
@@ -216,6 +245,22 @@ pub enum Fact {
         /// Its number.
         id: Revision,
     },
+}
+
+impl Fact {
+    /// The roster that it names.
+    #[must_use]
+    pub fn roster(&self) -> Option<RosterName> {
+        match self {
+            Self::Roster { roster, .. } | Self::Merged { roster, .. } => Some(*roster),
+            Self::Rollout { .. }
+            | Self::Users { .. }
+            | Self::Segment { .. }
+            | Self::NoSegment { .. }
+            | Self::Scheduled { .. }
+            | Self::NotScheduled { .. } => None,
+        }
+    }
 }
 
 /// A change that waits for its time.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
 use super::decision::Reason;
+use super::members::KeyPart;
 use super::name::ReleaseName;
 use super::table::{Matcher, ReleaseIdx, Table};
 use super::users::UserHash;
@@ -16,13 +17,32 @@ use super::weight::Weight;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
     /// Of the id, without salt; none for visitors, whom lists do not speak of.
-    pub hash: Option<UserHash>,
+    pub user: Option<SeenUser>,
     /// By the salt of then.
     pub bucket: Bucket,
     /// As the table of then numbers it.
     pub release: ReleaseIdx,
     /// Why.
     pub reason: Reason,
+}
+
+/// What lists are asked about a user seen lately.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SeenUser {
+    /// For lists of users.
+    pub hash: UserHash,
+    /// For segments.
+    pub part: KeyPart,
+}
+
+impl SeenUser {
+    /// Of an id.
+    #[must_use]
+    pub fn of(id: &[u8]) -> Self {
+        let hash = UserHash::of(id);
+        let part = KeyPart::of(hash, id);
+        Self { hash, part }
+    }
 }
 
 /// What a change would do.
@@ -167,13 +187,13 @@ impl Table {
     }
 
     fn listed(&self, user: &Seen) -> Option<ReleaseIdx> {
-        let hash = user.hash?;
+        let SeenUser { hash, part } = user.user?;
         let single = self.users.get_by_hash(hash);
         single.or_else(|| {
             let mut targets = self.targets.iter();
             let target = targets.find(|target| match &target.what {
                 Matcher::Users(users) => users.get_by_hash(hash).is_some(),
-                Matcher::Segment(_, members) => members.holds_hash(hash),
+                Matcher::Segment(_, members) => members.holds_part(hash, part),
                 Matcher::When(_) => false,
             });
             target.map(|target| target.release)

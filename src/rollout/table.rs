@@ -4,12 +4,12 @@
 use super::bucket::{Bucket, Salt};
 use super::compile::Compiling;
 use super::decision::{Attributes, Decision, Reason};
-use super::members::Members;
+use super::members::{Asking, Members};
 use super::name::{PoolName, ReleaseName, RolloutName, SegmentName};
 use super::rule::Rule;
 use super::spec::{RolloutSpec, Unhealthy};
 use super::split::Split;
-use super::users::{UserHash, UserMap};
+use super::users::UserMap;
 use super::weight::Weight;
 use crate::identity::{Identity, UserId};
 
@@ -164,17 +164,16 @@ impl Table {
         request: &impl Attributes,
         told: &mut impl Told,
     ) -> Option<(ReleaseIdx, Reason)> {
-        let user = identity.user().map(UserId::as_bytes);
-        let hashed = user.map(|id| (UserHash::of(id), id));
-        let single = hashed.and_then(|(hash, id)| self.users.get(hash, id));
+        let mut asking = identity.user().map(|user| Asking::new(UserId::as_bytes(user)));
+        let single = asking.as_ref().and_then(|who| self.users.get(who.hash, who.id));
         told.single(single.is_some());
         if let Some(release) = single {
             return Some((release, Reason::User));
         }
         for (place, target) in self.targets.iter().enumerate() {
             let met = match &target.what {
-                Matcher::Users(users) => hashed.is_some_and(|(hash, id)| users.get(hash, id).is_some()),
-                Matcher::Segment(_, members) => hashed.is_some_and(|(hash, id)| members.holds(hash, id)),
+                Matcher::Users(users) => asking.as_ref().is_some_and(|who| users.get(who.hash, who.id).is_some()),
+                Matcher::Segment(_, members) => asking.as_mut().is_some_and(|who| members.holds(who)),
                 Matcher::When(rule) => rule.matches(request),
             };
             told.target(place, met);

@@ -30,7 +30,7 @@ use super::tls::{Renewal, Secured, Terminator};
 use super::{descriptors, memory};
 use crate::admin;
 use crate::config::Config;
-use crate::control::{Clerk, Controller, Follower, Live, Slot, Surroundings};
+use crate::control::{Controller, Live, Slot, Surroundings};
 use crate::identity;
 use crate::precedence;
 use crate::proxy::settings::RouteTarget;
@@ -116,8 +116,8 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let clerk = Clerk::new(controller, config.store.keep_history);
-    follow(&mut server, Follower::new(store, live), clerk, keys);
+    let following = state::Following::new(store, live, controller, config.store.keep_history);
+    follow(&mut server, following, keys);
     server.bootstrap();
     let signals = Signals {
         upgrade_sock: config.server.upgrade_sock.clone(),
@@ -138,8 +138,8 @@ fn serve(
 }
 
 /// What goes on in the background: changes are followed, history is kept short, keys are fetched.
-fn follow(server: &mut Server, follower: Follower, clerk: Clerk, keys: KeyFeeds) {
-    server.add_service(background_service("state", state::Following { follower, clerk }));
+fn follow(server: &mut Server, following: state::Following, keys: KeyFeeds) {
+    server.add_service(background_service("state", following));
     keys.follow(server);
 }
 

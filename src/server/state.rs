@@ -2,6 +2,7 @@
 //! lives.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use log::{info, warn};
@@ -9,7 +10,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use thiserror::Error;
 
-use crate::control::{Clerk, Follower, Live, StartError};
+use crate::control::{Clerk, Controller, Follower, Live, Merger, StartError};
 use crate::precedence;
 use crate::rollout::{RolloutName, RolloutSpec};
 use crate::store::settings::{StorePlace, StoreSettings};
@@ -73,10 +74,21 @@ pub fn start(store: &Arc<dyn Store>, live: &Arc<Live>, seed: &[(RolloutName, Rol
 
 /// Follows the store and makes what is due, until the process ends.
 pub struct Following {
-    /// Publishes.
-    pub follower: Follower,
-    /// Makes what is due.
-    pub clerk: Clerk,
+    follower: Follower,
+    clerk: Clerk,
+    merger: Merger,
+}
+
+impl Following {
+    /// From a store to what requests see; history is kept for `keep_history`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, controller: Arc<Controller>, keep_history: Duration) -> Self {
+        Self {
+            follower: Follower::new(store, live),
+            merger: Merger::new(Arc::clone(&controller)),
+            clerk: Clerk::new(controller, keep_history),
+        }
+    }
 }
 
 #[async_trait]
@@ -84,7 +96,7 @@ impl BackgroundService for Following {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         precedence::changes();
         tokio::select! {
-            () = async { tokio::join!(self.follower.run(), self.clerk.run()); } => {}
+            () = async { tokio::join!(self.follower.run(), self.clerk.run(), self.merger.run()); } => {}
             // An error means that the server is gone, which ends it too.
             _ = shutdown.wait_for(|over| *over) => {}
         }

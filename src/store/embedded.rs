@@ -33,13 +33,14 @@ use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry
 use self::fault::Fault;
 use self::feed::Feed;
 use self::file::StoreFile;
+use self::members::Segments;
 use self::readers::Readers;
 use self::upkeep::Upkeep;
 use self::watch::EmbeddedWatch;
 use self::writer::Writer;
 use super::{
-    Answered, Commit, CommitError, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Store,
-    StoreError, StoreStatus, UserPage, Watch,
+    Answered, Commit, CommitError, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Rosters,
+    SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch,
 };
 
 /// Copying reads and writes the whole file; what a damaged file costs at most is the changes of this time.
@@ -84,6 +85,7 @@ enum Writing {
 /// What watchers and threads share.
 struct Shared {
     file: StoreFile,
+    rosters: Arc<Rosters>,
     readers: Readers,
     feed: Feed,
     /// Why the last commit failed, if it did.
@@ -97,10 +99,11 @@ impl EmbeddedStore {
     /// When the file cannot be read and written, is damaged, is no store, or was written by a newer program.
     pub fn open(settings: &EmbeddedSettings) -> Result<Self, StoreError> {
         let file = StoreFile::live(&settings.path);
+        let rosters = Arc::new(Rosters::in_folder(rosters_beside(&settings.path)));
         let open = || {
             file.create()?;
-            let writer = Writer::open(file.clone())?;
-            let shared = Arc::new(Shared::open(file.clone())?);
+            let writer = Writer::open(file.clone(), rosters.clone())?;
+            let shared = Arc::new(Shared::open(file.clone(), rosters.clone())?);
             let upkeep = Upkeep::start(&shared, settings.copy_every)?;
             Ok(Self {
                 _upkeep: Some(upkeep),
@@ -118,7 +121,8 @@ impl EmbeddedStore {
     /// When there is no copy, or it cannot be read.
     pub fn open_snapshot(path: &Path) -> Result<Self, StoreError> {
         let copy = StoreFile::copy_of(path);
-        let shared = Shared::open(copy.clone()).map_err(|fault| fault.told(copy.place()))?;
+        let rosters = Arc::new(Rosters::in_folder(rosters_beside(path)));
+        let shared = Shared::open(copy.clone(), rosters).map_err(|fault| fault.told(copy.place()))?;
         Ok(Self {
             _upkeep: None,
             writing: Writing::Closed(format!("running from the copy {}", copy.place())),
@@ -135,15 +139,25 @@ impl EmbeddedStore {
 }
 
 impl Shared {
-    fn open(file: StoreFile) -> Result<Self, Fault> {
+    fn open(file: StoreFile, rosters: Arc<Rosters>) -> Result<Self, Fault> {
         let readers = Readers::new(file.clone());
         let latest = readers.read(read::revision)?;
         Ok(Self {
             file,
+            rosters,
             readers,
             feed: Feed::new(latest),
             failing: parking_lot::Mutex::default(),
         })
+    }
+
+    /// Reads within one transaction, of which the rosters of its segments are opened where they are needed.
+    async fn read_segments<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(Segments<'_>) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let rosters = self.rosters.clone();
+        self.read(move |db| work(Segments { db, rosters: &rosters })).await
     }
 
     async fn read<T: Send + 'static>(
@@ -168,6 +182,11 @@ async fn off_the_async_threads<T: Send + 'static>(
     }
 }
 
+/// The folder of rosters beside a store.
+fn rosters_beside(path: &Path) -> PathBuf {
+    file::with_suffix(path, ".segments")
+}
+
 fn now() -> u64 {
     clock::unix_micros() / 1000
 }
@@ -175,7 +194,8 @@ fn now() -> u64 {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn load(&self, facts: mpsc::Sender<Loaded>) -> Result<Revision, StoreError> {
-        self.read(move |db| read::load(db, &facts)).await
+        let load = move |segments: Segments<'_>| read::load(segments, &facts);
+        self.shared.read_segments(load).await
     }
 
     async fn commit(&self, base: Revision, commit: Commit) -> Result<Committed, CommitError> {
@@ -205,7 +225,9 @@ impl Store for EmbeddedStore {
     }
 
     async fn undoing(&self, to: Revision) -> Result<Vec<Fact>, StoreError> {
-        self.read(move |db| read::undoing(db, to)).await
+        self.shared
+            .read_segments(move |segments| read::undoing(segments, to))
+            .await
     }
 
     async fn history(&self, query: &HistoryQuery) -> Result<Vec<HistoryEntry>, StoreError> {
@@ -231,8 +253,19 @@ impl Store for EmbeddedStore {
         limit: usize,
     ) -> Result<Vec<Box<str>>, StoreError> {
         let (segment, after) = (segment.clone(), after.map(ToOwned::to_owned));
-        self.read(move |db| read::members(db, &segment, after.as_deref(), limit))
+        let page = move |segments: Segments<'_>| segments.page(&segment, after.as_deref(), limit);
+        self.shared.read_segments(page).await
+    }
+
+    async fn segment(&self, segment: &SegmentName) -> Result<Option<SegmentRecord>, StoreError> {
+        let segment = segment.clone();
+        self.shared
+            .read_segments(move |segments| segments.record(&segment))
             .await
+    }
+
+    fn rosters(&self) -> &Arc<Rosters> {
+        &self.shared.rosters
     }
 
     async fn expired(&self, now: Moment, limit: usize) -> Result<Expired, StoreError> {
@@ -253,9 +286,25 @@ impl Store for EmbeddedStore {
             let mut writer = writer.clone().lock_owned().await;
             let some = off_the_async_threads(move || writer.with(|db| prune::some(db, before, now()))).await;
             if !some.map_err(|fault| fault.told(self.shared.file.place()))? {
-                return Ok(());
+                break;
             }
         }
+        // Nobody commits meanwhile what names a file that is about to go.
+        let mut writer = writer.clone().lock_owned().await;
+        let shared = self.shared.clone();
+        let tidied = off_the_async_threads(move || {
+            let mut named = writer.with(|db| read::rosters(db))?;
+            let copy = StoreFile::copy_of(shared.file.path());
+            if copy.path().exists() {
+                match copy.open_to_read().and_then(|db| read::rosters(&db)) {
+                    Ok(of_copy) => named.extend(of_copy),
+                    // Of an older program, or damaged: the next one tells what it needs.
+                    Err(_unread) => return Ok(()),
+                }
+            }
+            Ok(shared.rosters.tidy(&named)?)
+        });
+        tidied.await.map_err(|fault| fault.told(self.shared.file.place()))
     }
 
     fn status(&self) -> StoreStatus {

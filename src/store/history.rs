@@ -21,6 +21,8 @@ pub enum Source {
     Schedule,
     /// A single user's time that was over.
     Expiry,
+    /// A segment's users that were written to a new file; nobody's membership changed.
+    Merge,
 }
 
 /// One line of a readable diff: `checkout.split.canary: 5% → 12.5%`.

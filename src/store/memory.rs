@@ -1,8 +1,9 @@
 //! A store that forgets when the program ends: for tests, and for trying things out.
 
+mod segments;
 mod state;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,20 +11,21 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 
 use crate::clock;
-use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
+use crate::rollout::{Fact, Moment, Revision, RolloutName, RosterDigest, SegmentName, UserEntry};
 
 use self::state::State;
 use super::history::HistoryQuery;
 use super::undo::Undo;
 use super::{
     ANSWERS_KEPT_MILLIS, Answered, Commit, CommitError, Committed, Event, Expired, HistoryEntry, Idempotency, Loaded,
-    Record, Store, StoreError, StoreStatus, UserPage, Watch, standing,
+    Record, Rosters, SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch, standing,
 };
 
 /// Keeps everything in memory.
 pub struct MemoryStore {
     kept: Arc<Mutex<Kept>>,
     latest: watch::Sender<Revision>,
+    rosters: Arc<Rosters>,
 }
 
 #[derive(Default)]
@@ -60,21 +62,24 @@ impl MemoryStore {
         Self {
             kept: Arc::default(),
             latest: watch::Sender::new(Revision(0)),
+            rosters: Arc::new(Rosters::in_memory()),
         }
     }
 }
 
 impl Kept {
-    fn commit(&mut self, base: Revision, commit: Commit) -> Result<Committed, CommitError> {
+    fn commit(&mut self, base: Revision, commit: Commit, rosters: &Rosters) -> Result<Committed, CommitError> {
         if self.revision != base {
             return Err(CommitError::Moved(self.revision));
         }
         standing::check(&commit.facts, "memory", |rollout| {
             Ok(self.state.rollouts.contains_key(rollout))
         })?;
+        let opened = rosters.named_by(&commit.facts)?;
         let mut undo: Vec<Vec<Fact>> = {
-            let next = Revision(base.0 + 1);
-            commit.facts.iter().map(|fact| self.state.apply(next, fact)).collect()
+            let next = (Revision(base.0 + 1), commit.record.at);
+            let facts = commit.facts.iter();
+            facts.map(|fact| self.state.apply(next, fact, &opened)).collect()
         };
         undo.reverse();
         self.revision = Revision(base.0 + 1);
@@ -144,7 +149,7 @@ impl Store for MemoryStore {
 
     async fn commit(&self, base: Revision, commit: Commit) -> Result<Committed, CommitError> {
         let mut kept = self.kept.lock();
-        let committed = kept.commit(base, commit)?;
+        let committed = kept.commit(base, commit, &self.rosters)?;
         self.latest.send_replace(committed.revision);
         Ok(committed)
     }
@@ -223,8 +228,24 @@ impl Store for MemoryStore {
         let Some(all) = kept.state.segments.get(segment) else {
             return Ok(Vec::new());
         };
-        let rest = all.range::<str, _>((bound(after), std::ops::Bound::Unbounded));
-        Ok(rest.take(limit).cloned().collect())
+        if let Some(roster) = &all.roster {
+            let since = all.since.iter().map(|(user, is_in)| (&**user, *is_in));
+            return self.rosters.page(roster, since, after, limit);
+        }
+        let rest = all.since.range::<str, _>((bound(after), std::ops::Bound::Unbounded));
+        Ok(rest.take(limit).map(|(user, _)| user.clone()).collect())
+    }
+
+    async fn segment(&self, segment: &SegmentName) -> Result<Option<SegmentRecord>, StoreError> {
+        let kept = self.kept.lock();
+        Ok(kept.state.segments.get(segment).map(|listed| SegmentRecord {
+            created: listed.created,
+            changed: listed.changed,
+        }))
+    }
+
+    fn rosters(&self) -> &Arc<Rosters> {
+        &self.rosters
     }
 
     async fn expired(&self, now: Moment, limit: usize) -> Result<Expired, StoreError> {
@@ -268,7 +289,11 @@ impl Store for MemoryStore {
         }
         kept.answers
             .retain(|_, answer| answer.at.0 + ANSWERS_KEPT_MILLIS > now());
-        Ok(())
+        let undoing = kept.log.iter().flat_map(|logged| &logged.undo);
+        let mut named: HashSet<RosterDigest> = undoing.filter_map(Fact::roster).map(|name| name.digest).collect();
+        let standing = kept.state.segments.values().filter_map(|listed| listed.roster.as_ref());
+        named.extend(standing.map(|roster| roster.name().digest));
+        self.rosters.tidy(&named)
     }
 
     fn status(&self) -> StoreStatus {

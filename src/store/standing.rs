@@ -31,7 +31,12 @@ pub(super) fn check(
                     });
                 }
             }
-            Fact::Segment { .. } | Fact::NoSegment { .. } | Fact::Scheduled { .. } | Fact::NotScheduled { .. } => {}
+            Fact::Segment { .. }
+            | Fact::Roster { .. }
+            | Fact::Merged { .. }
+            | Fact::NoSegment { .. }
+            | Fact::Scheduled { .. }
+            | Fact::NotScheduled { .. } => {}
         }
     }
     Ok(())

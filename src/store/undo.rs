@@ -6,7 +6,7 @@ mod users;
 
 use std::collections::BTreeMap;
 
-use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, Scheduled, SegmentName, UserEntry};
+use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, RosterName, Scheduled, SegmentName, UserEntry};
 
 use self::segments::Members;
 use self::users::Pins;
@@ -25,8 +25,10 @@ pub(super) trait Present {
     fn has_segment(&self, segment: &SegmentName) -> Result<bool, Self::Error>;
     /// Whether a user is in a segment.
     fn is_member(&self, segment: &SegmentName, user: &str) -> Result<bool, Self::Error>;
-    /// All members of a segment.
-    fn each_member(&self, segment: &SegmentName, each: &mut dyn FnMut(&str)) -> Result<(), Self::Error>;
+    /// The roster that a segment stands on.
+    fn roster(&self, segment: &SegmentName) -> Result<Option<RosterName>, Self::Error>;
+    /// Who came into a segment (true) or went out of it (false) since its roster was made; all members, where it has none.
+    fn each_since(&self, segment: &SegmentName, each: &mut dyn FnMut(&str, bool)) -> Result<(), Self::Error>;
     /// A change that waits.
     fn scheduled(&self, id: Revision) -> Result<Option<Scheduled>, Self::Error>;
 }
@@ -62,6 +64,9 @@ impl Undo {
                 remove,
                 add,
             } => self.segments.entry(segment).or_default().edit(replace, remove, add),
+            Fact::Roster { segment, roster } => self.segments.entry(segment).or_default().stand_on(roster),
+            // Says nothing of who is a member, and is undone by nothing.
+            Fact::Merged { .. } => {}
             Fact::NoSegment { segment } => self.segments.entry(segment).or_default().end(),
             Fact::Scheduled { id, entry } => {
                 self.schedule.insert(id, Some(entry));

@@ -1,6 +1,7 @@
 //! What the fuzzers feed, and what must hold whatever they feed. `cargo test` feeds the seeds to the same functions.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -14,17 +15,20 @@ use switchyard::proxy::fields::Fields;
 use switchyard::proxy::guard;
 use switchyard::proxy::settings::Limits;
 use switchyard::proxy::wire::{Framing, Wire};
-use switchyard::rollout::{Attributes, Known, Members, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Table};
+use switchyard::rollout::{
+    Attributes, Known, Members, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Roster, RosterDigest, SeenUser, Table,
+};
 
 /// A fuzzer's name and its function.
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file in `targets/` and a folder in `seeds/`.
-pub const ENTRIES: [Entry; 6] = [
+pub const ENTRIES: [Entry; 7] = [
     ("config", config),
     ("identity", identity),
     ("spec", spec),
     ("import", import),
+    ("roster", roster),
     ("guard", guard),
     ("frames", frames),
 ];
@@ -179,7 +183,7 @@ pub fn import(bytes: &[u8]) {
             reading.feed(piece).map_err(|e| format!("{e:?}"))?;
         }
         let users = reading.end().map_err(|e| format!("{e:?}"))?;
-        Ok::<_, String>(users.into_ids())
+        Ok::<_, String>(users.into_groups())
     };
     let whole = read(&mut std::iter::once(rest));
     let pieces = read(&mut rest.chunks(usize::from(choice % 7) + 1));
@@ -187,6 +191,27 @@ pub fn import(bytes: &[u8]) {
     assert_eq!(whole.is_ok(), pieces.is_ok());
     if let (Ok(whole), Ok(pieces)) = (whole, pieces) {
         assert_eq!(whole, pieces);
+    }
+}
+
+/// Bytes are a roster that can be asked and listed, or are refused, whatever their name; nothing of it is out of bounds.
+pub fn roster(bytes: &[u8]) {
+    let digest = RosterDigest(xxhash_rust::xxh3::xxh3_128(bytes));
+    let Ok(roster) = Roster::open(Arc::new(bytes.to_vec()), digest) else {
+        return;
+    };
+    let mut listed = 0;
+    for (order, _) in roster.listed(None) {
+        listed += 1;
+        if let Some(id) = order.id() {
+            // Keys out of order, which no writer writes, are not found, or are.
+            std::hint::black_box(roster.contains(&id));
+        }
+    }
+    assert_eq!(listed, roster.name().users);
+    for id in ["", "0", "42", "123e4567-e89b-12d3-a456-426614174000", "anna"] {
+        std::hint::black_box(roster.contains(id));
+        std::hint::black_box(roster.holds_part(SeenUser::of(id.as_bytes()).part));
     }
 }
 

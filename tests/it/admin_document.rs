@@ -186,6 +186,8 @@ fn segments(drive: &mut Drive<'_>) {
     drive.good("putSegment", one, CSV, "a\nb\n");
     drive.good("getSegment", one, "", "");
     drive.good("listMembers", &format!("{one}/users?limit=1"), "", "");
+    drive.good("exportMembers", &format!("{one}/export"), "", "");
+    drive.good("exportMembers", &format!("{one}/export?format=plain"), "", "");
     drive.good("addMembers", &format!("{one}/add"), JSON, r#"{"users":["c"]}"#);
     drive.good("removeMembers", &format!("{one}/remove"), JSON, r#"{"users":["a"]}"#);
     assert_eq!(drive.drive("putSegment", one, CSV, "a\n").status, 428);

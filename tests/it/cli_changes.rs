@@ -56,7 +56,11 @@ fn every_change_is_made_and_told() {
     );
     same("segment_add", &cli.ok(&["segment", "add", "testers", "d", "e"]));
     same("segment_remove", &cli.ok(&["segment", "remove", "testers", "a"]));
-    same("segment_get", &cli.ok(&["segment", "get", "testers"]));
+    let got = cli.ok(&["segment", "get", "testers"]);
+    let (when, rest): (Vec<&str>, Vec<&str>) = got.split_inclusive('\n').partition(|l| l.contains("  created "));
+    assert_eq!(when.len(), 1, "{got}");
+    same("segment_get", &rest.concat());
+    assert_eq!(cli.ok(&["segment", "export", "testers", "--plain"]), "b\nc\nd\ne\n");
     same("delete", &cli.ok(&["rollout", "delete", "search"]));
     same("undo", &cli.ok(&["rollout", "undo"]));
     let undone = cli.ok(&["rollout", "undo", "--to", "1"]);

@@ -39,6 +39,7 @@ mod messages;
 mod pools;
 mod proxied;
 mod requests;
+mod segments;
 mod signals;
 mod soak;
 mod sticky;

@@ -70,6 +70,10 @@ impl Site {
     pub fn start(&self) -> Proxy {
         Proxy::start(&self.yaml)
     }
+
+    pub fn yaml(&self) -> &str {
+        &self.yaml
+    }
 }
 
 /// What the rollout says.

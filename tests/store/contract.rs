@@ -459,8 +459,12 @@ mod prove {
     fn users_in(fact: &Fact) -> usize {
         match fact {
             Fact::Users { unset, set, .. } => unset.len() + set.iter().map(|group| group.users.len()).sum::<usize>(),
-            Fact::Segment { remove, add, .. } => remove.len() + add.len(),
-            Fact::Rollout { .. } | Fact::NoSegment { .. } | Fact::Scheduled { .. } | Fact::NotScheduled { .. } => 0,
+            Fact::Segment { remove, add, .. } | Fact::Merged { remove, add, .. } => remove.len() + add.len(),
+            Fact::Rollout { .. }
+            | Fact::Roster { .. }
+            | Fact::NoSegment { .. }
+            | Fact::Scheduled { .. }
+            | Fact::NotScheduled { .. } => 0,
         }
     }
 }

@@ -36,6 +36,14 @@ impl Folder {
         self.0.join("rollouts.db")
     }
 
+    pub fn rosters(&self) -> PathBuf {
+        self.0.join("rollouts.db.segments")
+    }
+
+    pub fn copy(&self) -> PathBuf {
+        self.0.join("rollouts.db.snapshot")
+    }
+
     pub fn open(&self) -> EmbeddedStore {
         EmbeddedStore::open(&EmbeddedSettings::new(self.path())).expect("opens")
     }

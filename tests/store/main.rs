@@ -8,3 +8,4 @@ mod embedded;
 mod history;
 mod make;
 mod model;
+mod rosters;

@@ -1,13 +1,17 @@
 //! Facts and commits, written shortly.
 
+use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 use switchyard::rollout::{
-    Change, Fact, Moment, ReleaseName, Revision, RolloutName, RolloutSpec, Scheduled, SegmentName, UserGroup,
+    Change, Fact, Gathered, Moment, ReleaseName, Revision, RolloutName, RolloutSpec, Roster, Scheduled, SegmentName,
+    UserGroup,
 };
 use switchyard::store::{Commit, Committed, Diff, Event, Idempotency, Loaded, Record, Source, Store, Watch};
 use tokio::sync::mpsc;
+
+use crate::model::LISTS;
 
 pub fn rollout(name: &str) -> RolloutName {
     RolloutName::parse(name).expect("name")
@@ -84,7 +88,12 @@ pub fn scheduled(id: u64, at: u64) -> Fact {
 pub fn commit(facts: Vec<Fact>) -> Commit {
     let about = facts.iter().filter_map(|fact| match fact {
         Fact::Rollout { rollout, .. } | Fact::Users { rollout, .. } => Some(rollout.clone()),
-        Fact::Segment { .. } | Fact::NoSegment { .. } | Fact::Scheduled { .. } | Fact::NotScheduled { .. } => None,
+        Fact::Segment { .. }
+        | Fact::Roster { .. }
+        | Fact::Merged { .. }
+        | Fact::NoSegment { .. }
+        | Fact::Scheduled { .. }
+        | Fact::NotScheduled { .. } => None,
     });
     let mut rollouts: Vec<RolloutName> = about.collect();
     rollouts.sort();
@@ -150,5 +159,38 @@ pub async fn next(watch: &mut Box<dyn Watch>) -> Committed {
     match watch.next().await.expect("an event") {
         Event::Committed(committed) => committed,
         Event::Resync => panic!("resync"),
+    }
+}
+
+/// A list of users, kept by the store, and known to the model.
+pub fn kept(store: &dyn Store, users: &BTreeSet<String>) -> Roster {
+    let rosters = store.rosters();
+    let mut gathered = Gathered::new(rosters.fresh_key());
+    users.iter().for_each(|user| gathered.add(user));
+    let roster = rosters.keep(&gathered.sorted(1)).expect("kept");
+    known(&roster, users);
+    roster
+}
+
+/// Tells the model who is in a roster.
+pub fn known(roster: &Roster, users: &BTreeSet<String>) {
+    let mut lists = LISTS.lock().expect("no panic");
+    lists.insert(roster.name().digest, users.clone());
+}
+
+pub fn stand_on(name: &str, roster: &Roster) -> Fact {
+    Fact::Roster {
+        segment: segment(name),
+        roster: roster.name(),
+    }
+}
+
+pub fn edit(name: &str, replace: bool, remove: &[String], add: &[String]) -> Fact {
+    let boxed = |users: &[String]| users.iter().map(|user| user.as_str().into()).collect();
+    Fact::Segment {
+        segment: segment(name),
+        replace,
+        remove: boxed(remove),
+        add: boxed(add),
     }
 }

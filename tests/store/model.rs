@@ -1,8 +1,16 @@
 //! The meaning of facts, written a second time and simply, to compare stores with.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
 
-use switchyard::rollout::{Fact, Moment};
+use switchyard::rollout::{Fact, Moment, RosterDigest, RosterName};
+
+/// The users of each roster that a test has made.
+pub static LISTS: Mutex<BTreeMap<RosterDigest, BTreeSet<String>>> = Mutex::new(BTreeMap::new());
+
+fn listed(roster: RosterName) -> BTreeSet<String> {
+    LISTS.lock().expect("no panic")[&roster.digest].clone()
+}
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Model {
@@ -72,6 +80,21 @@ impl Model {
                     members.remove(&**user);
                 }
                 members.extend(add.iter().map(ToString::to_string));
+            }
+            Fact::Roster { segment, roster } => {
+                self.segments.insert(segment.to_string(), listed(*roster));
+            }
+            Fact::Merged {
+                segment,
+                roster,
+                remove,
+                add,
+            } => {
+                let mut members = listed(*roster);
+                members.retain(|user| !remove.iter().any(|gone| **gone == **user));
+                members.extend(add.iter().map(ToString::to_string));
+                // That is what merging promises.
+                assert_eq!(self.segments.get(segment.as_str()), Some(&members));
             }
             Fact::NoSegment { segment } => {
                 self.segments.remove(segment.as_str());

@@ -6,6 +6,7 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::Sink;
 use crate::rollout::{Moment, ReleaseName, UserGroup};
 
 /// Different pairs of release and time; a list with more is not one of a rollout.
@@ -29,8 +30,11 @@ struct Group {
     lines: Vec<u32>,
 }
 
-impl Users {
-    pub(super) fn add(
+impl Sink for Users {
+    const LINES_MAX: u32 = 5_000_000;
+    const BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+    fn take(
         &mut self,
         user: &str,
         release: Option<ReleaseName>,
@@ -65,7 +69,9 @@ impl Users {
             }
         }
     }
+}
 
+impl Users {
     fn group(&mut self, release: Option<ReleaseName>, until: Option<Moment>) -> Result<u32, String> {
         // Most lists say the same in every line.
         if let Some(last) = self.groups.last() {

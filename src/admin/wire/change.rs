@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::control::Diff;
-use crate::rollout::{Plan, ReleaseName, RolloutName, RolloutSpec, Weight};
+use crate::rollout::{Plan, ReleaseName, RolloutName, RolloutSpec, Turnover, Weight};
 
 /// What became of a change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -30,6 +30,9 @@ pub struct Changed {
     /// By rollout: who moves.
     #[serde(default)]
     pub plans: BTreeMap<RolloutName, Plan>,
+    /// Of a change of one segment's users: how many come in, go out and stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<Turnover>,
 }
 
 /// Shares of the releases by name, such as `{"canary": "12.5%"}`; the rest is stable's.

@@ -137,6 +137,29 @@ pub struct Segment {
     pub revision: u64,
     /// How many users are in it.
     pub users: usize,
+    /// When it was created; told of one segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<String>,
+    /// When it was changed last; told of one segment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<String>,
+    /// The file with most of its users, where they are many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roster: Option<Roster>,
+    /// How many users came in or went out since that file was written; all users, where there is none.
+    #[serde(default)]
+    pub since: usize,
+}
+
+/// Many users in a file, which does not change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Roster {
+    /// The digest of its contents (XXH3, 128 bits), by which the file is named.
+    pub digest: String,
+    /// How many users are in it.
+    pub users: u64,
+    /// How many bytes it takes, in memory and on the disk; the names beside it, which deciding does not read, included.
+    pub bytes: u64,
 }
 
 /// A page of a segment's users.

@@ -149,7 +149,16 @@ pub enum SegmentVerb {
         #[arg(value_name = "SEGMENT", value_parser = SegmentName::parse)]
         name: SegmentName,
     },
-    /// Create a segment of a list of users: one id a line, CSV, or NDJSON
+    /// Print all users of a segment, one JSON object a line
+    Export {
+        /// Which segment
+        #[arg(value_name = "SEGMENT", value_parser = SegmentName::parse)]
+        name: SegmentName,
+        /// Print ids alone, one a line
+        #[arg(long)]
+        plain: bool,
+    },
+    /// Create a segment of a list of users: one id a line, CSV, or NDJSON; gzip and zstd are unpacked
     Create {
         /// Its name
         #[arg(value_name = "SEGMENT", value_parser = SegmentName::parse)]

@@ -3,7 +3,7 @@
 use crate::admin::wire::{Changed, Diff, HistoryItem, HistoryPage, Plan, Planned, Schedule, Source};
 use crate::cli::moment;
 use crate::cli::screen::{Look, Screen, grouped};
-use crate::rollout::Moment;
+use crate::rollout::{Moment, Turnover};
 
 /// What became of a change.
 pub fn changed(screen: &Screen, changed: &Changed, at: Option<Moment>) -> String {
@@ -28,6 +28,11 @@ pub fn changed(screen: &Screen, changed: &Changed, at: Option<Moment>) -> String
         lines.push(changed.summary.clone());
     }
     lines.extend(diff(screen, &changed.diff));
+    if let Some(Turnover { added, removed, kept }) = changed.members {
+        let (added, removed, kept) = (grouped(added), grouped(removed), grouped(kept));
+        let text = format!("{added} users added, {removed} removed, {kept} kept");
+        lines.push(screen.paint(Look::Dim, &text));
+    }
     for (name, one) in &changed.plans {
         let each = plan(one).into_iter();
         lines.extend(each.map(|line| screen.paint(Look::Dim, &format!("{name}: {line}"))));
@@ -155,5 +160,6 @@ const fn source(source: Source) -> &'static str {
         Source::Console => "console",
         Source::Schedule => "schedule",
         Source::Expiry => "expiry",
+        Source::Merge => "merge",
     }
 }

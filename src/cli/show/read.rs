@@ -83,5 +83,17 @@ pub fn segments(screen: &Screen, all: &Segments) -> String {
 pub fn segment(screen: &Screen, name: &str, one: &Segment) -> String {
     let users = counted(one.users, "user");
     let name = screen.paint(Look::Bold, name);
-    format!("{name}: {users}, revision {}", one.revision)
+    let mut lines = vec![format!("{name}: {users}, revision {}", one.revision)];
+    if let (Some(created), Some(changed)) = (&one.created, &one.changed) {
+        lines.push(screen.paint(Look::Dim, &format!("  created {created}, changed {changed}")));
+    }
+    if let Some(roster) = &one.roster {
+        let (users, bytes, since) = (grouped(roster.users), grouped(roster.bytes), grouped(one.since as u64));
+        let text = format!(
+            "  {users} in {} ({bytes} bytes), {since} came or went since",
+            roster.digest
+        );
+        lines.push(screen.paint(Look::Dim, &text));
+    }
+    lines.join("\n")
 }

@@ -2,26 +2,40 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, Scheduled};
+use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, RosterDigest, Scheduled};
 
 use super::column::{stored, text};
 use super::fault::Fault;
+use super::members::{Edit, Segments, When};
 use super::packed::Packer;
-use super::{members, pins};
+use super::pins;
 
-/// Applies facts in their order; yields the packed facts that undo them, in the order in which to apply those.
-pub(super) fn apply(db: &Connection, revision: Revision, facts: &[Fact]) -> Result<Vec<u8>, Fault> {
-    let mut undoing = Vec::with_capacity(facts.len());
+/// What undoes facts.
+pub(super) struct Undoing {
+    /// Packed, in the order in which to apply them.
+    pub(super) facts: Vec<u8>,
+    /// The rosters that they name.
+    pub(super) rosters: Vec<RosterDigest>,
+}
+
+/// Applies facts in their order; yields what undoes them.
+pub(super) fn apply(segments: Segments<'_>, when: When, facts: &[Fact]) -> Result<Undoing, Fault> {
+    let (mut undoing, mut rosters) = (Vec::with_capacity(facts.len()), Vec::new());
     for fact in facts {
         let mut undo = Packer::new();
-        one(db, revision, fact, &mut undo)?;
+        one(segments, when, fact, &mut undo)?;
+        rosters.append(&mut undo.rosters);
         undoing.push(undo.finish()?);
     }
     undoing.reverse();
-    Ok(undoing.concat())
+    Ok(Undoing {
+        facts: undoing.concat(),
+        rosters,
+    })
 }
 
-fn one(db: &Connection, revision: Revision, fact: &Fact, undo: &mut Packer) -> Result<(), Fault> {
+fn one(segments: Segments<'_>, when: When, fact: &Fact, undo: &mut Packer) -> Result<(), Fault> {
+    let (db, revision) = (segments.db, when.revision);
     match fact {
         Fact::Rollout {
             rollout,
@@ -54,21 +68,30 @@ fn one(db: &Connection, revision: Revision, fact: &Fact, undo: &mut Packer) -> R
             remove,
             add,
         } => {
-            let edit = members::Edit {
+            let edit = Edit {
                 segment,
                 replace: *replace,
                 remove,
                 add,
             };
-            members::apply(db, &edit, undo)?;
-            touch(
-                db,
-                "UPDATE segments SET revision = ?1 WHERE name = ?2",
-                revision,
-                segment.as_str(),
-            )
+            segments.edit(when, &edit, undo)
         }
-        Fact::NoSegment { segment } => members::remove_segment(db, segment, undo),
+        Fact::Roster { segment, roster } => segments.replace(when, segment, *roster, undo),
+        Fact::Merged {
+            segment,
+            roster,
+            remove,
+            add,
+        } => {
+            let edit = Edit {
+                segment,
+                replace: false,
+                remove,
+                add,
+            };
+            segments.merge(&edit, *roster)
+        }
+        Fact::NoSegment { segment } => segments.remove(segment, undo),
         Fact::Scheduled { id, entry } => schedule(db, *id, entry, undo),
         Fact::NotScheduled { id } => unschedule(db, *id, undo),
     }

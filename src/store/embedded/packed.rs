@@ -7,7 +7,7 @@ use flate2::Compression;
 use flate2::bufread::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
-use crate::rollout::Fact;
+use crate::rollout::{Fact, RosterDigest};
 
 use super::fault::Fault;
 
@@ -15,22 +15,30 @@ use super::fault::Fault;
 const BUFFER_BYTES: usize = 16 * 1024;
 
 /// Packs facts one by one.
-pub(super) struct Packer(BufWriter<GzEncoder<Vec<u8>>>);
+pub(super) struct Packer {
+    pack: BufWriter<GzEncoder<Vec<u8>>>,
+    /// Those that the facts name.
+    pub(super) rosters: Vec<RosterDigest>,
+}
 
 impl Packer {
     pub(super) fn new() -> Self {
         let pack = GzEncoder::new(Vec::new(), Compression::fast());
-        Self(BufWriter::with_capacity(BUFFER_BYTES, pack))
+        Self {
+            pack: BufWriter::with_capacity(BUFFER_BYTES, pack),
+            rosters: Vec::new(),
+        }
     }
 
     pub(super) fn add(&mut self, fact: &Fact) -> Result<(), Fault> {
-        serde_json::to_writer(&mut self.0, fact)?;
-        self.0.write_all(b"\n")?;
+        self.rosters.extend(fact.roster().map(|name| name.digest));
+        serde_json::to_writer(&mut self.pack, fact)?;
+        self.pack.write_all(b"\n")?;
         Ok(())
     }
 
     pub(super) fn finish(self) -> Result<Vec<u8>, Fault> {
-        let pack = self.0.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        let pack = self.pack.into_inner().map_err(std::io::IntoInnerError::into_error)?;
         Ok(pack.finish()?)
     }
 }

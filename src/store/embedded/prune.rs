@@ -28,6 +28,7 @@ pub(super) fn some(db: &mut Connection, before: Moment, now: u64) -> Result<bool
     let upto = stays.min(first.saturating_add(AT_ONCE));
     let changes = tx.execute("DELETE FROM changes WHERE revision < ?1", [upto])?;
     tx.execute("DELETE FROM changes_of WHERE revision < ?1", [upto])?;
+    tx.execute("DELETE FROM rosters_of WHERE revision < ?1", [upto])?;
     let old = stored(now.saturating_sub(ANSWERS_KEPT_MILLIS));
     let answers = tx.execute(
         "DELETE FROM answers WHERE (actor, key) IN (SELECT actor, key FROM answers WHERE at <= ?1 LIMIT ?2)",

@@ -1,9 +1,11 @@
 //! Everything that is read, each within one read transaction: readers see one revision, and wait for no writer.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tokio::sync::mpsc;
 
-use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
+use crate::rollout::{Fact, Moment, Revision, RolloutName, RosterDigest, SegmentName, UserEntry};
 use crate::store::undo::Undo;
 use crate::store::{
     ANSWERS_KEPT_MILLIS, Answered, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Record,
@@ -12,8 +14,9 @@ use crate::store::{
 
 use super::column::{self, Releases, limit, number, stored, text};
 use super::fault::Fault;
+use super::members::Segments;
 use super::present::Tables;
-use super::{members, packed, pins};
+use super::{packed, pins};
 
 /// Commits that are read at once, and packed bytes: a watcher that is far behind reads on in steps.
 const COMMITS_AT_ONCE: usize = 64;
@@ -37,21 +40,21 @@ impl<E: Into<Fault>> From<E> for Stop {
 }
 
 /// Sends the whole state; ends early when nobody receives.
-pub(super) fn load(db: &Connection, facts: &mpsc::Sender<Loaded>) -> Result<Revision, Fault> {
-    let revision = revision(db)?;
-    match send_all(db, facts) {
+pub(super) fn load(segments: Segments<'_>, facts: &mpsc::Sender<Loaded>) -> Result<Revision, Fault> {
+    let revision = revision(segments.db)?;
+    match send_all(segments, facts) {
         Ok(()) | Err(Stop::Gone) => Ok(revision),
         Err(Stop::Fault(fault)) => Err(fault),
     }
 }
 
-fn send_all(db: &Connection, facts: &mpsc::Sender<Loaded>) -> Result<(), Stop> {
+fn send_all(segments: Segments<'_>, facts: &mpsc::Sender<Loaded>) -> Result<(), Stop> {
     let mut gone = false;
     let mut send = |revision, fact| {
         gone = facts.blocking_send(Loaded { revision, fact }).is_err();
         if gone { Err(Fault::Ending) } else { Ok(()) }
     };
-    let sent = send_each(db, &mut send);
+    let sent = send_each(segments, &mut send);
     match sent {
         Err(_) if gone => Err(Stop::Gone),
         Err(fault) => Err(Stop::Fault(fault)),
@@ -59,10 +62,11 @@ fn send_all(db: &Connection, facts: &mpsc::Sender<Loaded>) -> Result<(), Stop> {
     }
 }
 
-fn send_each(db: &Connection, send: &mut impl FnMut(Revision, Fact) -> Result<(), Fault>) -> Result<(), Fault> {
-    for (name, revision) in names(db, "SELECT name, revision FROM segments ORDER BY name")? {
+fn send_each(segments: Segments<'_>, send: &mut impl FnMut(Revision, Fact) -> Result<(), Fault>) -> Result<(), Fault> {
+    let db = segments.db;
+    for (name, revision) in names(db, "SELECT name, revision FROM rolls ORDER BY name")? {
         let segment = parsed(SegmentName::parse(&name))?;
-        members::each_piece(db, &segment, |fact| send(revision, fact))?;
+        segments.each_piece(&segment, |fact| send(revision, fact))?;
     }
     for (name, revision) in names(db, "SELECT name, revision FROM rollouts ORDER BY name")? {
         let rollout = parsed(RolloutName::parse(&name))?;
@@ -120,7 +124,8 @@ fn blob<'a>(row: &'a Row<'_>, at: usize) -> Result<&'a [u8], Fault> {
     value.as_blob().map_err(|error| Fault::Unreadable(error.to_string()))
 }
 
-pub(super) fn undoing(db: &Connection, to: Revision) -> Result<Vec<Fact>, Fault> {
+pub(super) fn undoing(segments: Segments<'_>, to: Revision) -> Result<Vec<Fact>, Fault> {
+    let db = segments.db;
     let mut first = db.prepare_cached("SELECT min(revision) FROM changes")?;
     let first: Option<i64> = first.query_row([], |row| row.get(0))?;
     let begins_after = Revision(first.map_or(0, |first| number(first).saturating_sub(1)));
@@ -133,7 +138,7 @@ pub(super) fn undoing(db: &Connection, to: Revision) -> Result<Vec<Fact>, Fault>
     while let Some(row) = rows.next()? {
         packed::unpack(blob(row, 0)?, |fact| undo.add(fact))?;
     }
-    undo.beside(&Tables(db))
+    undo.beside(&Tables(segments))
 }
 
 pub(super) fn history(db: &Connection, wanted: &HistoryQuery) -> Result<Vec<HistoryEntry>, Fault> {
@@ -206,18 +211,6 @@ pub(super) fn user(db: &Connection, rollout: &RolloutName, user: &str) -> Result
     pins::find(db, rollout, user, &mut Releases::default())
 }
 
-pub(super) fn members(
-    db: &Connection,
-    segment: &SegmentName,
-    after: Option<&str>,
-    at_most: usize,
-) -> Result<Vec<Box<str>>, Fault> {
-    let sql = "SELECT user FROM members WHERE segment = ?1 AND (?2 IS NULL OR user > ?2) ORDER BY user LIMIT ?3";
-    let mut query = db.prepare_cached(sql)?;
-    let users = query.query_map(params![segment.as_str(), after, limit(at_most)], |row| row.get(0))?;
-    Ok(users.collect::<Result<_, _>>()?)
-}
-
 pub(super) fn expired(db: &Connection, now: Moment, at_most: usize) -> Result<Expired, Fault> {
     let sql = "SELECT rollout, user, until FROM users WHERE until IS NOT NULL ORDER BY until, rollout, user LIMIT ?1";
     let mut query = db.prepare_cached(sql)?;
@@ -251,4 +244,16 @@ pub(super) fn answered(db: &Connection, asked: &Idempotency, now: u64) -> Result
         })
     });
     Ok(answer.optional()?)
+}
+
+/// The rosters that segments stand on, and those that undoing needs.
+pub(super) fn rosters(db: &Connection) -> Result<HashSet<RosterDigest>, Fault> {
+    let sql = "SELECT roster FROM rolls WHERE roster IS NOT NULL UNION SELECT digest FROM rosters_of";
+    let mut query = db.prepare_cached(sql)?;
+    let mut rows = query.query([])?;
+    let mut named = HashSet::new();
+    while let Some(row) = rows.next()? {
+        named.insert(text(row, 0)?.parse().map_err(Fault::Unreadable)?);
+    }
+    Ok(named)
 }

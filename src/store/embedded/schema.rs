@@ -8,7 +8,7 @@ use super::fault::Fault;
 const APPLICATION: i64 = 0x5377_7964;
 
 /// Each brings a file one schema further, in a transaction of its own. An older program may still have the file open
-/// during an upgrade: a step only adds what that program does not look at.
+/// during an upgrade: a step changes nothing that this program could misread, or write wrongly.
 const STEPS: &[&str] = &["
     CREATE TABLE rollouts (name TEXT NOT NULL PRIMARY KEY, revision INTEGER NOT NULL, spec TEXT NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE users (
@@ -54,10 +54,39 @@ const STEPS: &[&str] = &["
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE settled (only INTEGER PRIMARY KEY CHECK (only = 1), times INTEGER NOT NULL) STRICT;
     INSERT INTO settled VALUES (1, 0);
+", "
+    -- New names: a program of before that still runs does not find the old ones, and refuses changes of segments, which it
+    -- would get wrong. Without a roster, `since` has all members.
+    CREATE TABLE rolls (
+        name TEXT NOT NULL PRIMARY KEY,
+        revision INTEGER NOT NULL,
+        created INTEGER NOT NULL,
+        changed INTEGER NOT NULL,
+        roster TEXT,
+        listed INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE since (
+        segment TEXT NOT NULL REFERENCES rolls (name),
+        user TEXT NOT NULL,
+        is_in INTEGER NOT NULL,
+        PRIMARY KEY (segment, user)
+    ) STRICT, WITHOUT ROWID;
+    -- Rosters that undoing a change needs.
+    CREATE TABLE rosters_of (
+        revision INTEGER NOT NULL,
+        digest TEXT NOT NULL,
+        PRIMARY KEY (revision, digest)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO rolls (name, revision, created, changed)
+        SELECT name, segments.revision, coalesce(at, 0), coalesce(at, 0)
+        FROM segments LEFT JOIN changes ON changes.revision = segments.revision;
+    INSERT INTO since (segment, user, is_in) SELECT segment, user, 1 FROM members;
+    DROP TABLE members;
+    DROP TABLE segments;
 "];
 
 /// The schema that this program writes.
-const KNOWN: u32 = 1;
+const KNOWN: u32 = 2;
 const _: () = assert!(STEPS.len() == KNOWN as usize, "one step for each schema");
 
 /// Refuses a file that is newer than this program, or no store.

@@ -6,20 +6,24 @@
 //! there and take them for committed. So they are overwritten at once, by a small commit that begins at the same place
 //! of the log: that is what settling means here. If that fails too, the next commit settles first.
 
-use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use std::sync::Arc;
+
+use rusqlite::{Connection, TransactionBehavior, params};
 
 use crate::rollout::Revision;
-use crate::store::{Commit, Committed, standing};
+use crate::store::{Commit, Committed, Rosters, standing};
 
 use super::column::stored;
 use super::fault::Fault;
 use super::feed::Feed;
 use super::file::StoreFile;
+use super::members::{Segments, When};
 use super::{apply, packed, read, schema};
 
 /// Writes to the file.
 pub(super) struct Writer {
     file: StoreFile,
+    rosters: Arc<Rosters>,
     /// None after a failure: opened again by the next who writes.
     db: Option<Connection>,
     in_doubt: bool,
@@ -29,11 +33,12 @@ pub(super) struct Writer {
 type Mark = Vec<u8>;
 
 impl Writer {
-    pub(super) fn open(file: StoreFile) -> Result<Self, Fault> {
+    pub(super) fn open(file: StoreFile, rosters: Arc<Rosters>) -> Result<Self, Fault> {
         let mut db = file.open_to_write()?;
         schema::migrate(&mut db)?;
         Ok(Self {
             file,
+            rosters,
             db: Some(db),
             in_doubt: false,
         })
@@ -44,7 +49,11 @@ impl Writer {
         let next = Revision(base.0 + 1);
         let mut db = self.connection()?;
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let mark = match write(&tx, base, &commit, self.file.place()) {
+        let segments = Segments {
+            db: &tx,
+            rosters: &self.rosters,
+        };
+        let mark = match write(segments, base, &commit, self.file.place()) {
             Ok(mark) => mark,
             Err(fault) => {
                 if tx.rollback().is_ok() && !matches!(fault, Fault::Database(_)) {
@@ -119,7 +128,8 @@ fn overwrite(file: &StoreFile, doubted: Option<(Revision, &Mark)>) -> Result<boo
     Ok(there)
 }
 
-fn write(tx: &Transaction<'_>, base: Revision, commit: &Commit, place: &str) -> Result<Mark, Fault> {
+fn write(segments: Segments<'_>, base: Revision, commit: &Commit, place: &str) -> Result<Mark, Fault> {
+    let tx = segments.db;
     let present = read::revision(tx)?;
     if present != base {
         return Err(Fault::Moved(present));
@@ -129,7 +139,11 @@ fn write(tx: &Transaction<'_>, base: Revision, commit: &Commit, place: &str) -> 
         Ok(spec.is_some())
     })?;
     let forward = packed::pack(&commit.facts)?;
-    let inverse = apply::apply(tx, Revision(base.0 + 1), &commit.facts)?;
+    let when = When {
+        revision: Revision(base.0 + 1),
+        at: commit.record.at,
+    };
+    let undoing = apply::apply(segments, when, &commit.facts)?;
     let next = stored(base.0 + 1);
     let record = &commit.record;
     let at = stored(record.at.0);
@@ -149,8 +163,12 @@ fn write(tx: &Transaction<'_>, base: Revision, commit: &Commit, place: &str) -> 
         serde_json::to_string(&record.diff)?,
         mark,
         forward,
-        inverse,
+        undoing.facts,
     ])?;
+    let mut needs = tx.prepare_cached("INSERT OR IGNORE INTO rosters_of (revision, digest) VALUES (?1, ?2)")?;
+    for digest in &undoing.rosters {
+        needs.execute(params![next, digest.to_string()])?;
+    }
     let mut about = tx.prepare_cached("INSERT OR IGNORE INTO changes_of (rollout, revision) VALUES (?1, ?2)")?;
     for rollout in &record.rollouts {
         about.execute(params![rollout.as_str(), next])?;

@@ -1,23 +1,29 @@
 //! The fold of facts, in maps.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
 
-use crate::rollout::{Fact, Revision, RolloutName, RolloutSpec, Scheduled, SegmentName, UserEntry, UserGroup};
+use super::segments::Listed;
+use crate::rollout::{
+    Fact, Moment, Revision, RolloutName, RolloutSpec, Roster, RosterDigest, RosterName, Scheduled, SegmentName,
+    UserEntry, UserGroup,
+};
 
+use crate::store::Loaded;
 use crate::store::piece::UsersPiece;
 use crate::store::undo::Present;
-use crate::store::{Loaded, USERS_IN_A_FACT};
+
+/// Rosters by digest.
+pub(super) type Opened = HashMap<RosterDigest, Roster>;
 
 /// The state of all rollouts.
 #[derive(Default)]
 pub(super) struct State {
     pub(super) rollouts: BTreeMap<RolloutName, RolloutSpec>,
     pub(super) users: BTreeMap<RolloutName, BTreeMap<Box<str>, UserEntry>>,
-    pub(super) segments: BTreeMap<SegmentName, BTreeSet<Box<str>>>,
+    pub(super) segments: BTreeMap<SegmentName, Listed>,
     /// Of the last change to each.
     rollout_revisions: BTreeMap<RolloutName, Revision>,
-    segment_revisions: BTreeMap<SegmentName, Revision>,
     pub(super) schedule: BTreeMap<Revision, Scheduled>,
 }
 
@@ -30,7 +36,7 @@ impl State {
             loaded.extend(facts.into_iter().map(|fact| Loaded { revision, fact }));
         };
         for (name, members) in &self.segments {
-            add(self.segment_revisions.get(name), whole_segment(name, members));
+            add(Some(&members.revision), members.whole(name));
         }
         for (name, spec) in &self.rollouts {
             let revision = self.rollout_revisions.get(name);
@@ -45,16 +51,18 @@ impl State {
         loaded
     }
 
-    /// Makes a fact true, and yields what would undo that.
-    pub(super) fn apply(&mut self, revision: Revision, fact: &Fact) -> Vec<Fact> {
+    /// Makes a fact true, and yields what would undo that. The rosters that it names are opened.
+    pub(super) fn apply(&mut self, (revision, at): (Revision, Moment), fact: &Fact, opened: &Opened) -> Vec<Fact> {
         match fact {
             Fact::Rollout { rollout, .. } | Fact::Users { rollout, .. } => {
                 self.rollout_revisions.insert(rollout.clone(), revision);
             }
-            Fact::Segment { segment, .. } => {
-                self.segment_revisions.insert(segment.clone(), revision);
-            }
-            Fact::NoSegment { .. } | Fact::Scheduled { .. } | Fact::NotScheduled { .. } => {}
+            Fact::Segment { .. }
+            | Fact::Roster { .. }
+            | Fact::Merged { .. }
+            | Fact::NoSegment { .. }
+            | Fact::Scheduled { .. }
+            | Fact::NotScheduled { .. } => {}
         }
         match fact {
             Fact::Rollout { rollout: name, spec } => self.set_rollout(name, spec.as_deref()),
@@ -69,12 +77,38 @@ impl State {
                 replace,
                 remove,
                 add,
-            } => self.set_segment(segment, *replace, remove, add),
+            } => self.segment(segment, revision, at, |listed| {
+                let undo = if *replace {
+                    listed.whole(segment)
+                } else {
+                    vec![listed.touched(segment, remove, add)]
+                };
+                if *replace {
+                    listed.stand_on(None);
+                }
+                listed.edit(remove, add);
+                undo
+            }),
+            Fact::Roster { segment, roster } => self.segment(segment, revision, at, |listed| {
+                let undo = listed.whole(segment);
+                listed.stand_on(opened.get(&roster.digest).cloned());
+                undo
+            }),
+            Fact::Merged {
+                segment,
+                roster,
+                remove,
+                add,
+            } => {
+                if let Some(listed) = self.segments.get_mut(segment) {
+                    listed.stand_on(opened.get(&roster.digest).cloned());
+                    listed.edit(remove, add);
+                }
+                Vec::new()
+            }
             Fact::NoSegment { segment } => {
                 let before = self.segments.remove(segment);
-                before
-                    .map(|members| whole_segment(segment, &members))
-                    .unwrap_or_default()
+                before.map(|listed| listed.whole(segment)).unwrap_or_default()
             }
             Fact::Scheduled { id, entry } => {
                 let before = self.schedule.insert(*id, (**entry).clone());
@@ -124,29 +158,22 @@ impl State {
         undo
     }
 
-    fn set_segment(&mut self, name: &SegmentName, replace: bool, remove: &[Box<str>], add: &[Box<str>]) -> Vec<Fact> {
-        let undo = match self.segments.get(name) {
-            None => vec![Fact::NoSegment { segment: name.clone() }],
-            Some(before) if replace => whole_segment(name, before),
-            Some(before) => {
-                let touched = remove.iter().chain(add).cloned();
-                let (add, remove) = touched.partition(|user| before.contains(user));
-                vec![Fact::Segment {
-                    segment: name.clone(),
-                    replace: false,
-                    remove,
-                    add,
-                }]
-            }
-        };
-        let members = self.segments.entry(name.clone()).or_default();
-        if replace {
-            members.clear();
+    /// Changes a segment, which exists from now on; `change` yields what would undo that.
+    fn segment(
+        &mut self,
+        name: &SegmentName,
+        revision: Revision,
+        at: Moment,
+        change: impl FnOnce(&mut Listed) -> Vec<Fact>,
+    ) -> Vec<Fact> {
+        let is_new = !self.segments.contains_key(name);
+        let listed = self.segments.entry(name.clone());
+        let listed = listed.or_insert_with(|| Listed::new(revision, at));
+        let undo = change(listed);
+        (listed.revision, listed.changed) = (revision, at);
+        if is_new {
+            return vec![Fact::NoSegment { segment: name.clone() }];
         }
-        for user in remove {
-            members.remove(user);
-        }
-        members.extend(add.iter().cloned());
         undo
     }
 }
@@ -174,12 +201,17 @@ impl Present for State {
     }
 
     fn is_member(&self, segment: &SegmentName, user: &str) -> Result<bool, Infallible> {
-        Ok(self.segments.get(segment).is_some_and(|members| members.contains(user)))
+        Ok(self.segments.get(segment).is_some_and(|listed| listed.holds(user)))
     }
 
-    fn each_member(&self, segment: &SegmentName, each: &mut dyn FnMut(&str)) -> Result<(), Infallible> {
-        for user in self.segments.get(segment).into_iter().flatten() {
-            each(user);
+    fn roster(&self, segment: &SegmentName) -> Result<Option<RosterName>, Infallible> {
+        let listed = self.segments.get(segment);
+        Ok(listed.and_then(|listed| listed.roster.as_ref()).map(Roster::name))
+    }
+
+    fn each_since(&self, segment: &SegmentName, each: &mut dyn FnMut(&str, bool)) -> Result<(), Infallible> {
+        for (user, is_in) in self.segments.get(segment).iter().flat_map(|listed| &listed.since) {
+            each(user, *is_in);
         }
         Ok(())
     }
@@ -231,20 +263,5 @@ fn touched_users(
         })
         .collect();
     facts.extend(piece.finish());
-    facts
-}
-
-/// A segment and its members; the first fact replaces what there is.
-fn whole_segment(name: &SegmentName, members: &BTreeSet<Box<str>>) -> Vec<Fact> {
-    let all: Vec<Box<str>> = members.iter().cloned().collect();
-    let mut pieces = all.chunks(USERS_IN_A_FACT);
-    let fact = |replace, piece: &[Box<str>]| Fact::Segment {
-        segment: name.clone(),
-        replace,
-        remove: Vec::new(),
-        add: piece.to_vec(),
-    };
-    let mut facts = vec![fact(true, pieces.next().unwrap_or_default())];
-    facts.extend(pieces.map(|piece| fact(false, piece)));
     facts
 }

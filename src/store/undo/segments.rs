@@ -2,37 +2,53 @@
 
 use std::collections::BTreeMap;
 
-use crate::rollout::{Fact, SegmentName};
+use crate::rollout::{Fact, RosterName, SegmentName};
 use crate::store::USERS_IN_A_FACT;
 
 use super::Present;
 
-/// What is said of a segment: whether it exists, whether those in `said` are in it, and that all others are out, if
-/// `others_out`, or nothing of them.
+/// What is said of a segment: whether it exists, whether those in `said` are in it, and what of all others.
 #[derive(Default)]
 pub(super) struct Members {
     exists: bool,
-    others_out: bool,
+    others: Others,
     said: BTreeMap<Box<str>, bool>,
+}
+
+/// What is said of those who are not named.
+#[derive(Default)]
+enum Others {
+    /// Nothing.
+    #[default]
+    Untold,
+    /// They are out.
+    Out,
+    /// They are in if they are in the roster.
+    Listed(RosterName),
 }
 
 impl Members {
     pub(super) fn end(&mut self) {
         self.exists = false;
-        self.clear();
+        self.all(Others::Out);
+    }
+
+    pub(super) fn stand_on(&mut self, roster: RosterName) {
+        self.exists = true;
+        self.all(Others::Listed(roster));
     }
 
     pub(super) fn edit(&mut self, replace: bool, remove: Vec<Box<str>>, add: Vec<Box<str>>) {
         self.exists = true;
         if replace {
-            self.clear();
+            self.all(Others::Out);
         }
         self.said.extend(remove.into_iter().map(|user| (user, false)));
         self.said.extend(add.into_iter().map(|user| (user, true)));
     }
 
-    fn clear(&mut self) {
-        self.others_out = true;
+    fn all(&mut self, others: Others) {
+        self.others = others;
         self.said.clear();
     }
 
@@ -51,44 +67,74 @@ impl Members {
             }
             return Ok(());
         }
-        let edits = self.edits(present, segment)?;
-        if there && edits.is_empty() {
-            return Ok(());
-        }
-        let mut pieces = edits.chunks(USERS_IN_A_FACT);
-        facts.push(edited(segment, pieces.next().unwrap_or_default()));
-        facts.extend(pieces.map(|piece| edited(segment, piece)));
-        Ok(())
-    }
-
-    /// Who must come in, and who must go out.
-    fn edits<P: Present>(mut self, present: &P, segment: &SegmentName) -> Result<Vec<(Box<str>, bool)>, P::Error> {
-        let mut edits = Vec::new();
-        if self.others_out {
-            present.each_member(segment, &mut |user| {
-                if self.said.remove(user) != Some(true) {
-                    edits.push((user.into(), false));
-                }
-            })?;
-            self.said.retain(|_, is_in| *is_in);
-        }
-        for (user, is_in) in self.said {
-            if self.others_out || present.is_member(segment, &user)? != is_in {
-                edits.push((user, is_in));
+        let stands_on = if there { present.roster(segment)? } else { None };
+        let (mut first, edits) = match (self.others, stands_on) {
+            (Others::Listed(said), Some(now)) if said == now => (None, unlike(self.said, false, present, segment)?),
+            (Others::Listed(roster), _) => {
+                let segment = segment.clone();
+                (Some(Fact::Roster { segment, roster }), self.said.into_iter().collect())
             }
+            (Others::Out, Some(_)) => {
+                // Millions may be in the roster: they go out all at once.
+                let fact = edited(segment, true, &[]);
+                (Some(fact), self.said.into_iter().filter(|(_, is_in)| *is_in).collect())
+            }
+            (Others::Out, None) => (None, unlike(self.said, true, present, segment)?),
+            (Others::Untold, _) => (None, untold(self.said, present, segment)?),
+        };
+        if !there && first.is_none() && edits.is_empty() {
+            first = Some(edited(segment, false, &[]));
         }
-        Ok(edits)
+        facts.extend(first);
+        facts.extend(edits.chunks(USERS_IN_A_FACT).map(|piece| edited(segment, false, piece)));
+        Ok(())
     }
 }
 
-fn edited(segment: &SegmentName, piece: &[(Box<str>, bool)]) -> Fact {
+type Edits = Vec<(Box<str>, bool)>;
+
+/// Who must come in and who must go out, so that the members are those of the roster, or nobody, but for what is said.
+fn unlike<P: Present>(
+    mut said: BTreeMap<Box<str>, bool>,
+    others_out: bool,
+    present: &P,
+    segment: &SegmentName,
+) -> Result<Edits, P::Error> {
+    let mut edits = Vec::new();
+    present.each_since(segment, &mut |user, is_in| {
+        let wanted = said.remove(user).unwrap_or(!is_in);
+        if wanted != is_in {
+            edits.push((user.into(), wanted));
+        }
+    })?;
+    if others_out {
+        said.retain(|_, is_in| *is_in);
+        edits.extend(said);
+        return Ok(edits);
+    }
+    edits.extend(untold(said, present, segment)?);
+    Ok(edits)
+}
+
+/// Of those who are named, who must come in and who must go out.
+fn untold<P: Present>(said: BTreeMap<Box<str>, bool>, present: &P, segment: &SegmentName) -> Result<Edits, P::Error> {
+    let mut edits = Vec::new();
+    for (user, is_in) in said {
+        if present.is_member(segment, &user)? != is_in {
+            edits.push((user, is_in));
+        }
+    }
+    Ok(edits)
+}
+
+fn edited(segment: &SegmentName, replace: bool, piece: &[(Box<str>, bool)]) -> Fact {
     let side = |wanted: bool| {
         let users = piece.iter().filter(|(_, is_in)| *is_in == wanted);
         users.map(|(user, _)| user.clone()).collect()
     };
     Fact::Segment {
         segment: segment.clone(),
-        replace: false,
+        replace,
         remove: side(false),
         add: side(true),
     }

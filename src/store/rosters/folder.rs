@@ -1,0 +1,175 @@
+//! The folder of rosters: `DIGEST.roster` and, where there are ids that are neither numbers nor UUIDs, `DIGEST.names`. A
+//! file gets its name when it is whole and on the disk, and is never written again.
+
+use std::collections::HashSet;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{self, BufWriter, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use memmap2::{Advice, Mmap, MmapOptions};
+
+use crate::clock;
+use crate::rollout::{NamesMark, RosterBytes, RosterDigest, RosterName};
+
+/// What the names of files begin with that are being written.
+const UNFINISHED: &str = "unfinished-";
+
+pub(super) struct Folder {
+    path: PathBuf,
+    written: AtomicU64,
+}
+
+impl Folder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            written: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn file(&self, digest: RosterDigest, kind: &str) -> PathBuf {
+        self.path.join(format!("{digest}.{kind}"))
+    }
+
+    pub(super) fn roster_place(&self, digest: RosterDigest) -> String {
+        self.file(digest, "roster").display().to_string()
+    }
+
+    pub(super) fn names_place(&self, digest: RosterDigest) -> String {
+        self.file(digest, "names").display().to_string()
+    }
+
+    pub(super) fn roster(&self, digest: RosterDigest) -> io::Result<RosterBytes> {
+        mapped(&self.file(digest, "roster"))
+    }
+
+    pub(super) fn names(&self, digest: RosterDigest) -> io::Result<RosterBytes> {
+        mapped(&self.file(digest, "names"))
+    }
+
+    /// Writes both files, syncs them, names them and syncs the folder.
+    pub(super) fn write(
+        &self,
+        names: impl FnOnce(&mut BufWriter<File>) -> io::Result<NamesMark>,
+        roster: impl FnOnce(NamesMark, &mut BufWriter<File>) -> io::Result<RosterName>,
+    ) -> io::Result<RosterName> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
+        let mut names_file = self.unfinished()?;
+        let mark = names(&mut names_file.file)?;
+        let mut roster_file = self.unfinished()?;
+        let name = roster(mark, &mut roster_file.file)?;
+        if mark.bytes > 0 {
+            names_file.finish(&self.file(name.digest, "names"))?;
+        }
+        roster_file.finish(&self.file(name.digest, "roster"))?;
+        File::open(&self.path)?.sync_all()?;
+        Ok(name)
+    }
+
+    fn unfinished(&self) -> io::Result<Unfinished> {
+        let number = self.written.fetch_add(1, Ordering::Relaxed);
+        let path = self.path.join(format!("{UNFINISHED}{}-{number}", std::process::id()));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
+        Ok(Unfinished {
+            path,
+            file: BufWriter::new(file),
+        })
+    }
+
+    /// Removes files that are older and that nothing names. Who has one mapped keeps its pages: only the name goes.
+    pub(super) fn tidy(&self, named: &HashSet<RosterDigest>, older: Duration) -> io::Result<()> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let now = Duration::from_micros(clock::unix_micros());
+        for entry in entries {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let digest = name
+                .split_once('.')
+                .and_then(|(digest, _)| RosterDigest::from_str(digest).ok());
+            let is_ours = digest.is_some() || name.starts_with(UNFINISHED);
+            if !is_ours || digest.is_some_and(|digest| named.contains(&digest)) {
+                continue;
+            }
+            let written = entry.metadata()?.modified()?.duration_since(std::time::UNIX_EPOCH);
+            let age = now.saturating_sub(written.unwrap_or_default());
+            if age >= older {
+                match std::fs::remove_file(entry.path()) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                    // Another program may have been at it.
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file that is gone when it is dropped before it is whole.
+struct Unfinished {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Unfinished {
+    /// Takes the place of a file of the same contents, whose age it makes new.
+    fn finish(mut self, name: &Path) -> io::Result<()> {
+        use std::io::Write;
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        std::fs::rename(&self.path, name)
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            // It has its name by now, as a rule.
+            if error.kind() != ErrorKind::NotFound {
+                log::warn!(target: crate::telemetry::targets::STORE, "{}: {error}", self.path.display());
+            }
+        }
+    }
+}
+
+struct Mapped(Mmap);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+fn mapped(path: &Path) -> io::Result<RosterBytes> {
+    let map = map(&File::open(path)?)?;
+    // Users come in no order: reading ahead would bring what nobody asked for.
+    map.advise(Advice::Random)?;
+    Ok(Arc::new(Mapped(map)))
+}
+
+#[expect(unsafe_code, reason = "the one place where a file is mapped")]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the bytes must not change while they are mapped. A file of this folder is written under another name, synced,
+    // renamed, and from then on only ever unlinked, which leaves the mapped pages as they are; the folder can be entered by
+    // the program's user only. Who writes to it or cuts it short in spite of that ends the program (SIGBUS), as who writes
+    // to its executable would.
+    unsafe { MmapOptions::new().populate().map(file) }
+}
