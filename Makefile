@@ -19,6 +19,7 @@ help:
 	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
+	@echo "make bench-peers  the same job by nginx, HAProxy, Gin, Caddy and bare Pingora: about 15 minutes (needs Go)"
 	@echo "make bench-segments  a segment of 100 million users: bytes an id, deciding, building (needs 8 GiB)"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
 	@echo "make install      the program into ~/.cargo/bin"
@@ -101,10 +102,12 @@ bench: setup
 install: setup
 	cargo install --path . --locked
 
+# About 15 minutes; `CASES=200` is the first table alone.
+CASES = all
 bench-peers: setup
 	cargo build --release
 	cargo bench --bench bare --no-run
-	python3 benches/peers/run.py
+	CASES=$(CASES) python3 benches/peers/run.py
 
 bench-segments: setup
 	MILLIONS=100 cargo bench --bench segments

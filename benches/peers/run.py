@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures Switchyard beside a bare Pingora proxy, Gin + httputil.ReverseProxy, nginx and HAProxy.
+"""Measures Switchyard beside a bare Pingora proxy, Gin + httputil.ReverseProxy, nginx, HAProxy and Caddy.
 
 Run from anywhere; see README.md beside this file for what is measured and for the environment variables. Prints a
 Markdown table and writes it to target/bench-peers.md, every round's figures to target/bench-peers.json.
@@ -10,6 +10,7 @@ import glob
 import json
 import os
 import platform
+import resource
 import shutil
 import signal
 import socket
@@ -21,11 +22,15 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+import cases as by_case  # noqa: E402
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 LISTED_USERS = 100_000
 CYCLE_USERS = 10_000  # half of them listed; the load goes through them again and again
 BODY_BYTES = 200
+CADDY = "v2.11.9"
 READY_SECONDS = 60
 DISTURBED_SHARE = 0.05  # of a core taken by other programs: measured again,
 ATTEMPTS_MAX = 3  # then the least disturbed attempt counts
@@ -38,6 +43,9 @@ class Settings:
     seconds: float = float(os.environ.get("SECONDS_PER_ROUND", "5"))
     rate: int = int(os.environ.get("RATE", "4000"))
     connections: int = int(os.environ.get("CONNECTIONS", "64"))
+    case_rounds: int = int(os.environ.get("CASE_ROUNDS", "3"))  # of the cases beside 200
+    case_seconds: float = float(os.environ.get("CASE_SECONDS", "1.5"))
+    cases: list = field(default_factory=lambda: [c for c in os.environ.get("CASES", "").split(",") if c])
     only: list = field(default_factory=lambda: [p for p in os.environ.get("PEERS", "").split(",") if p])
     cores: list = field(default_factory=lambda: sorted(os.sched_getaffinity(0)))
 
@@ -50,8 +58,14 @@ class Peer:
     port: int
     version: str
     routed: bool = True
-    rounds: list = field(default_factory=list)
+    tls_port: int = 0  # 0: it has no TLS here
+    cases: dict = field(default_factory=dict)  # of each case the rounds' figures
     failure: str = ""
+    case_failures: dict = field(default_factory=dict)
+
+    @property
+    def rounds(self):
+        return self.cases.get("200", [])
 
 
 class Failed(Exception):
@@ -82,6 +96,28 @@ def build_go(directory, output):
         raise Failed("Go is needed for the Gin peer and the load generator: see go.dev/dl")
     subprocess.run(["go", "build", "-o", output, "."], cwd=directory, check=True)
     return str(output)
+
+
+def build_caddy(target):
+    """The program, kept in target/ for the next time, or None where it cannot be had."""
+    program = target / "peers" / CADDY / "caddy"
+    if program.exists():
+        return str(program)
+    print(f"building Caddy {CADDY}: a few minutes, once", file=sys.stderr)
+    done = subprocess.run(["go", "install", f"github.com/caddyserver/caddy/v2/cmd/caddy@{CADDY}"],
+                          env=os.environ | {"GOBIN": str(program.parent)}, capture_output=True, text=True)
+    if done.returncode:
+        print(f"skipped: Caddy cannot be built: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    return str(program)
+
+
+def make_certificate(folder):
+    """For TLS, thrown away with the folder."""
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=shop.example.com", "-addext", "subjectAltName=DNS:shop.example.com",
+                    "-keyout", folder / "tls.key", "-out", folder / "tls.crt"], check=True, capture_output=True)
+    (folder / "tls.pem").write_text((folder / "tls.crt").read_text() + (folder / "tls.key").read_text())
 
 
 def binaries(variable, default):
@@ -122,6 +158,15 @@ def fill(template, to, values):
     return str(to)
 
 
+def write_bodies(folder):
+    """The files that the origin answers with; each begins with its release."""
+    sizes = {"200": BODY_BYTES, "10k": by_case.LONG_BODY_BYTES, "1m": by_case.HUGE_BODY_BYTES}
+    for release in ("stable", "canary"):
+        (folder / "files" / release).mkdir(parents=True)
+        for name, size in sizes.items():
+            (folder / "files" / release / name).write_text(f"{release} ".ljust(size, "x"))
+
+
 def write_users(folder):
     listed = [str(1_000_000 + 7 * i) for i in range(LISTED_USERS)]
     (folder / "users").write_text("".join(f"{u}\n" for u in listed))
@@ -145,13 +190,14 @@ class Process:
             self.child = subprocess.Popen(["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out,
                                           stderr=out, env=environment, cwd=folder, process_group=0)
 
-    def wait_for(self, port):
+    def wait_for(self, port, tls_port=0):
         deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if self.child.poll() is not None:
                 raise Failed(f"ended with {self.child.returncode}: {self.tail()}")
             try:
                 if request(port, "/", "1")[0] == 200:
+                    socket.create_connection(("127.0.0.1", tls_port or port), timeout=5).close()
                     return
             except OSError:
                 pass
@@ -204,23 +250,25 @@ def request(port, path, user, more=""):
 class Bench:
     def __init__(self, settings, folder, load, origin):
         self.settings, self.folder, self.load_program, self.origin = settings, folder, load, origin
+        self.idle_connections = by_case.idle_connections()
 
     def start(self, peer):
         (self.folder / "access.log").unlink(missing_ok=True)
         process = Process(peer.key.replace("/", "-"), self.settings.cores[0], peer.command, self.folder)
         try:
-            process.wait_for(peer.port)
+            process.wait_for(peer.port, peer.tls_port)
         except Failed:
             process.stop()
             raise
         return process
 
-    def load(self, peer, process, mode, seconds, warmup):
-        command = ["taskset", "-c", str(self.settings.cores[-1]), self.load_program, *mode,
-                   "-addr", f"127.0.0.1:{peer.port}", "-users", str(self.folder / "cycle"), "-body", str(BODY_BYTES),
+    def load(self, peer, process, mode, seconds, warmup, secure=False):
+        """`mode` comes last: its flags win."""
+        command = ["taskset", "-c", str(self.settings.cores[-1]), self.load_program,
+                   "-addr", f"127.0.0.1:{peer.tls_port if secure else peer.port}", "-users", str(self.folder / "cycle"), "-body", str(BODY_BYTES),
                    "-conns", str(self.settings.connections), "-warmup", f"{warmup}s", "-duration", f"{seconds}s",
                    "-pids", ",".join(map(str, process.pids())),
-                   "-origin-pids", ",".join(map(str, self.origin.pids())), f"-routed={str(peer.routed).lower()}"]
+                   "-origin-pids", ",".join(map(str, self.origin.pids())), f"-routed={str(peer.routed).lower()}", *mode]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise Failed(f"{done.stderr.strip()}; it said: {process.tail()}")
@@ -232,7 +280,7 @@ class Bench:
         try:
             if peer.routed:
                 self.verify_headers(peer)
-            seen = self.load(peer, process, ["-saturate"], 1.0, 1.0)
+            seen = self.load(peer, process, ["-saturate"], 3.0, 1.0)  # long enough for all users, disturbed or not
         finally:
             process.stop()
         if seen["errors"]:
@@ -251,20 +299,34 @@ class Bench:
         if body != want:
             raise Failed(f"upstream saw {body}, not {want}")
 
-    def round(self, peer):
+    def round(self, peer, case):
+        if case.figure == "idle_kib":
+            return self.hold_idle(peer)
         attempts = []
         while len(attempts) < ATTEMPTS_MAX and not any(a["foreign_share"] <= DISTURBED_SHARE for a in attempts):
-            attempts.append(self.attempt(peer))
+            attempts.append(self.attempt(peer) if case.key == "200" else self.attempt_case(peer, case))
         return min(attempts, key=lambda a: a["foreign_share"])
 
-    def attempt(self, peer):
+    def attempt_case(self, peer, case):
         process = self.start(peer)
         try:
-            saturated = self.load(peer, process, ["-saturate"], self.settings.seconds, 1.0)
-            fixed = self.load(peer, process, ["-rate", str(self.settings.rate)], self.settings.seconds, 0.5)
-            memory = process.peak_memory()
+            seen = self.load(peer, process, ["-saturate", *case.flags], self.settings.case_seconds, 0.5, case.secure)
         finally:
             process.stop()
+        return self.figures(seen) | {"errors": seen["errors"], "saturated": seen}
+
+    def hold_idle(self, peer):
+        """After a second of load, so that only connections are added to what the process has."""
+        process = self.start(peer)
+        try:
+            self.load(peer, process, ["-saturate"], 0.5, 0.5)
+            held = self.load(peer, process, ["-idle", str(self.idle_connections)], 1, 0)
+        finally:
+            process.stop()
+        grown = held["rss_after"] - held["rss_before"]
+        return {"idle_kib": grown / 1024 / held["connections"], "errors": held["errors"], "held": held}
+
+    def figures(self, saturated):
         seconds, busy = saturated["seconds"], saturated["core_busy"]
         proxy_core, load_core = busy[self.settings.cores[0]], busy[self.settings.cores[-1]]
         return {
@@ -276,6 +338,17 @@ class Bench:
             # process that runs for microseconds.
             "foreign_share": max(0.0, proxy_core - saturated["cpu_seconds"] / seconds,
                                  load_core - saturated["beside_cpu_seconds"] / seconds),
+        }
+
+    def attempt(self, peer):
+        process = self.start(peer)
+        try:
+            saturated = self.load(peer, process, ["-saturate"], self.settings.seconds, 1.0)
+            fixed = self.load(peer, process, ["-rate", str(self.settings.rate)], self.settings.seconds, 0.5)
+            memory = process.peak_memory()
+        finally:
+            process.stop()
+        return self.figures(saturated) | {
             "p50_us": fixed["latency_us"]["p50"],
             "p99_us": fixed["latency_us"]["p99"],
             "memory": memory,
@@ -285,44 +358,49 @@ class Bench:
         }
 
 
-def make_peers(settings, folder, ports, gin):
+def make_peers(settings, folder, ports, gin, caddy):
     users = write_users(folder)
     values = {"DIR": folder, "STABLE": ports["stable"], "CANARY": ports["canary"], "USERS": users}
     access_log = folder / "access.log"
     urls = {r: f"http://127.0.0.1:{ports[r]}" for r in ("stable", "canary")}
     peers = []
 
-    def add(key, name, version, command, routed=True):
-        """`command` makes the command line from the port."""
+    def add(key, name, version, command, routed=True, secure=True):
+        """`command` makes the command line from the two ports."""
         wanted = not settings.only or any(key == o or key.startswith(o + "/") for o in settings.only)
         if wanted:
-            port = free_port()
-            peers.append(Peer(key, name, command(port), port, version, routed))
+            port, tls_port = free_port(), free_port()
+            peers.append(Peer(key, name, command(port, tls_port), port, version, routed, tls_port if secure else 0))
 
-    def config(template, name, port):
-        return fill(template, folder / name, values | {"LISTEN": port, "ADMIN": free_port(), "ACCESS_LOG": access_log})
+    def config(template, name, port, tls_port):
+        return fill(template, folder / name, values | {"LISTEN": port, "TLS": tls_port, "ADMIN": free_port(), "ACCESS_LOG": access_log})
 
     for label, path in binaries("SWITCHYARD_BIN", str(ROOT / "target/release/switchyard")):
         add(f"switchyard/{label}", f"Switchyard {label}".strip(), first_line(path, "version"),
-            lambda port: [path, "serve", "-c", config("switchyard.yaml.in", f"switchyard{label}.yaml", port)])
+            lambda port, tls: [path, "serve", "-c", config("switchyard.yaml.in", f"switchyard{label}.yaml", port, tls)])
     for label, path in binaries("BARE_BIN", newest_bare()):
         add(f"bare/{label}", f"bare Pingora {label}".strip(), first_line(path, "--version"),
-            lambda port: [path, "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{ports['stable']}"], routed=False)
+            lambda port, tls: [path, "--listen", f"127.0.0.1:{port}", "--upstream", f"127.0.0.1:{ports['stable']}"],
+            routed=False, secure=False)
     gin_command = [gin, "-stable", urls["stable"], "-canary", urls["canary"], "-users", str(folder / "users"),
-                   "-access-log", str(access_log)]
+                   "-access-log", str(access_log), "-certificate", str(folder / "tls.crt"), "-key", str(folder / "tls.key")]
     version = first_line(gin, "-version")
-    add("gin", "Gin + ReverseProxy", version, lambda port: [*gin_command, "-listen", f"127.0.0.1:{port}"])
+    add("gin", "Gin + ReverseProxy", version, lambda port, tls: [*gin_command, "-listen", f"127.0.0.1:{port}", "-tls-listen", f"127.0.0.1:{tls}"])
     if "gin-pool" in settings.only:
         add("gin-pool", "Gin, pooled buffers", version,
-            lambda port: [*gin_command, "-buffer-pool", "-listen", f"127.0.0.1:{port}"])
+            lambda port, tls: [*gin_command, "-buffer-pool", "-listen", f"127.0.0.1:{port}", "-tls-listen", f"127.0.0.1:{tls}"])
     nginx, haproxy = find_program("nginx"), find_program("haproxy")
     add("nginx", "nginx", first_line(nginx, "-v").replace("nginx version: ", ""),
-        lambda port: [nginx, "-c", config("nginx.conf.in", "nginx.conf", port)])
+        lambda port, tls: [nginx, "-c", config("nginx.conf.in", "nginx.conf", port, tls)])
     if haproxy:
         add("haproxy", "HAProxy", first_line(haproxy, "-v").split(" - ")[0],
-            lambda port: [haproxy, "-db", "-f", config("haproxy.cfg.in", "haproxy.cfg", port)])
+            lambda port, tls: [haproxy, "-db", "-f", config("haproxy.cfg.in", "haproxy.cfg", port, tls)])
     else:
         print("skipped: haproxy is not installed", file=sys.stderr)
+    if caddy:
+        add("caddy", "Caddy, one fixed endpoint", f"Caddy {CADDY}",
+            lambda port, tls: [caddy, "run", "--adapter", "caddyfile", "--config", config("Caddyfile.in", "Caddyfile", port, tls)],
+            routed=False)
     return peers
 
 
@@ -342,10 +420,7 @@ def median(peer, key):
 
 
 def ratio(peer, base, key):
-    """The median of the rounds' ratios: a slow minute slows both. For want of `base`, a dash."""
-    if base is None or not base.rounds:
-        return "–"
-    return f"{statistics.median(a[key] / b[key] for a, b in zip(peer.rounds, base.rounds)):.2f}"
+    return by_case.ratio(peer.rounds, base.rounds if base else [], key)
 
 
 def table(peers):
@@ -378,26 +453,39 @@ def doubts(peers):
                    f"origin was {load:.0%} busy): its requests/s are a lower bound.")
 
 
-def report(settings, peers):
+def case_doubts(peers, cases):
+    for c in (c for c in cases if c.key != "200"):
+        measured = [(p, p.cases[c.key]) for p in peers if c.key in p.cases]
+        foreign = max((statistics.median(r.get("foreign_share", 0) for r in rounds) for _, rounds in measured), default=0)
+        if foreign > DISTURBED_SHARE:
+            yield f"{c.title}: other programs took up to {foreign:.0%} of a core: measure again on a quiet machine."
+        for p, rounds in measured:
+            if errors := sum(r["errors"] for r in rounds):
+                yield f"{c.title}: {p.name} had {errors} errors."
+        for p in (p for p in peers if c.key in p.case_failures):
+            yield f"{c.title}: {p.name} {p.case_failures[c.key]}"
+
+
+def report(settings, peers, cases):
     cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.machine())
-    return "\n".join([
-        f"{time.strftime('%Y-%m-%d')}, {cpu}, {len(settings.cores)} cores, Linux {platform.release()}. "
-        f"{settings.rounds} alternating rounds of {settings.seconds:g} s saturated ({settings.connections} connections) and "
-        f"{settings.seconds:g} s at {settings.rate:,} requests/s, access logs on. Medians; ratios are medians of the rounds' ratios; "
-        f"memory is the highest.",
-        "",
-        *table(peers),
-        "",
-        "Versions: " + "; ".join(dict.fromkeys(f"{p.name}: {p.version}" for p in peers)) + ".",
-        *[f"- {line}" for line in doubts(peers)],
-        "",
-    ])
+    lines = [f"{time.strftime('%Y-%m-%d')}, {cpu}, {len(settings.cores)} cores, Linux {platform.release()}. Access logs on. "
+             "Medians; ratios are medians of the rounds' ratios; memory is the highest.", ""]
+    if any(c.key == "200" for c in cases):
+        lines += [f"{settings.rounds} alternating rounds of {settings.seconds:g} s saturated ({settings.connections} connections) and "
+                  f"{settings.seconds:g} s at {settings.rate:,} requests/s:", "", *table(peers), ""]
+    if [c.key for c in cases] != ["200"]:
+        lines += [f"{settings.case_rounds} alternating rounds of {settings.case_seconds:g} s a case, saturated "
+                  f"({settings.connections} connections), or {by_case.idle_connections():,} held without a request; "
+                  "200 B as above:", "", *by_case.table(peers, cases), ""]
+    lines.append("Versions: " + "; ".join(dict.fromkeys(f"{p.name}: {p.version}" for p in peers)) + ".")
+    lines += [f"- {line}" for line in [*doubts(peers), *case_doubts(peers, cases)]]
+    return "\n".join([*lines, ""])
 
 
 # --- all of it ----------------------------------------------------------------------------------------------------
 
-def measure(settings, bench, peers):
+def measure(settings, bench, peers, cases):
     assignments = {}
     for peer in peers:
         try:
@@ -408,47 +496,75 @@ def measure(settings, bench, peers):
     for key, assignment in assignments.items():  # same hash, same salt: the very same users
         if key.startswith("switchyard/") and assignment != assignments.get("gin", assignment):
             raise Failed(f"{key} and gin disagree on who gets the canary: {assignment}, {assignments['gin']}")
-    for r in range(settings.rounds):
-        able = [p for p in peers if not p.failure]
-        for peer in able[r % max(len(able), 1):] + able[:r % max(len(able), 1)]:
-            try:
-                figures = bench.round(peer)
-            except Failed as problem:
-                peer.failure, peer.rounds = f"failed: {problem}", []
-                print(f"{peer.name}: {peer.failure}", file=sys.stderr)
-                continue
-            peer.rounds.append(figures)
-            print(f"round {r + 1}: {peer.name}: {figures['cpu_us']:.1f} µs, {figures['rps']:,.0f}/s, "
-                  f"p50 {figures['p50_us']:.0f} µs, p99 {figures['p99_us']:.0f} µs, {figures['errors']} errors, "
-                  f"its core {figures['core_share']:.0%}, load's core {figures['load_core_share']:.0%}, "
-                  f"other programs {figures['foreign_share']:.0%}", file=sys.stderr)
+    for case in cases:
+        for r in range(settings.rounds if case.key == "200" else settings.case_rounds):
+            able = [p for p in peers if not p.failure and case.key not in p.case_failures and (p.tls_port or not case.secure)]
+            for peer in able[r % max(len(able), 1):] + able[:r % max(len(able), 1)]:
+                measure_round(bench, peer, case, r + 1)
+
+
+def measure_round(bench, peer, case, number):
+    try:
+        figures = bench.round(peer, case)
+    except Failed as problem:
+        peer.case_failures[case.key] = f"failed: {problem}"
+        peer.cases.pop(case.key, None)
+        print(f"{peer.name}, {case.title}: {problem}", file=sys.stderr)
+        return
+    peer.cases.setdefault(case.key, []).append(figures)
+    words = [f"{figures[case.figure]:.1f} {'KiB' if case.figure == 'idle_kib' else 'µs'}", f"{figures['errors']} errors"]
+    if "rps" in figures:
+        words += [f"{figures['rps']:,.0f}/s", f"its core {figures['core_share']:.0%}",
+                  f"load's core {figures['load_core_share']:.0%}", f"other programs {figures['foreign_share']:.0%}"]
+    if "p50_us" in figures:
+        words.append(f"p50 {figures['p50_us']:.0f} µs, p99 {figures['p99_us']:.0f} µs")
+    print(f"{case.title}, round {number}: {peer.name}: {', '.join(words)}", file=sys.stderr)
+
+
+def lift_file_limit():
+    """Peers inherit it: 10,000 connections on both sides of a proxy."""
+    wanted, hard = 40_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(hard, wanted)))
+    except (ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def main():
     settings = Settings()
     if len(settings.cores) < 2:
         raise Failed("two cores are needed: one for the proxy, one for load and origin")
+    try:
+        cases = by_case.chosen(settings.cases)
+    except ValueError as problem:
+        raise Failed(problem) from None
     install_missing()
+    lift_file_limit()
     target = ROOT / "target"
     target.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-peers-") as temporary:
         folder = Path(temporary)
+        folder.chmod(0o755)  # the origin's worker is nobody
         gin = build_go(HERE / "gin", folder / "gin")
         load = build_go(HERE / "load", folder / "load")
         ports = {"stable": free_port(), "canary": free_port()}
-        peers = make_peers(settings, folder, ports, gin)
+        make_certificate(folder)
+        write_bodies(folder)
+        caddy = build_caddy(target) if not settings.only or "caddy" in settings.only else None
+        peers = make_peers(settings, folder, ports, gin, caddy)
         if not peers:
             raise Failed(f"PEERS={','.join(settings.only)} names no peer")
         origin = start_origin(settings, folder, ports)
         try:
-            measure(settings, Bench(settings, folder, load, origin), peers)
+            measure(settings, Bench(settings, folder, load, origin), peers, cases)
         finally:
             origin.stop()
-    text = report(settings, peers)
+    text = report(settings, peers, cases)
     print(text)
     (target / "bench-peers.md").write_text(text)
-    (target / "bench-peers.json").write_text(json.dumps({p.key: p.rounds for p in peers}, indent=1))
-    return 1 if any(p.failure or any(r["errors"] for r in p.rounds) for p in peers) else 0
+    (target / "bench-peers.json").write_text(json.dumps({p.key: p.cases for p in peers}, indent=1))
+    failed = any(p.failure or p.case_failures or any(r["errors"] for rounds in p.cases.values() for r in rounds) for p in peers)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

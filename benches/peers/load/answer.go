@@ -9,9 +9,16 @@ import (
 
 type answer struct {
 	status []byte
-	body   []byte
-	last   bool // the server closes
+	body   []byte // as much of it as has arrived
+	length int    // of the body
+	last   bool   // the server closes
 }
+
+// begins is how much of a body tells the release that it is from.
+const begins = len("stable")
+
+// readable is true once there is enough to check.
+func (a answer) readable() bool { return len(a.body) >= min(begins, a.length) }
 
 // parseAnswer returns size 0 while the head is incomplete, then the size of head and body.
 func parseAnswer(b []byte) (a answer, size int, err error) {
@@ -39,7 +46,7 @@ func parseAnswer(b []byte) (a answer, size int, err error) {
 		return a, 0, errors.New("no Content-Length")
 	}
 	size = end + 4 + length
-	a.body = b[end+4 : min(size, len(b))]
+	a.body, a.length = b[end+4:min(size, len(b))], length
 	return a, size, nil
 }
 
@@ -55,8 +62,8 @@ func (l *load) check(index int, a answer) {
 		l.fail("status " + string(a.status))
 		return
 	}
-	if len(a.body) != l.body {
-		l.fail(fmt.Sprintf("a body of %d bytes", len(a.body)))
+	if a.length != l.body {
+		l.fail(fmt.Sprintf("a body of %d bytes", a.length))
 		return
 	}
 	if !bytes.HasPrefix(a.body, []byte("stable")) && !bytes.HasPrefix(a.body, []byte("canary")) {

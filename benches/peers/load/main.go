@@ -7,8 +7,12 @@
 // (no coordinated omission). One thread, one epoll, requests rendered beforehand, no allocation once it runs: it shares
 // a core with the origin and should leave most of it.
 //
-// Every answer is read and checked: 200, a body of -body bytes that begins with `stable` or `canary`, `canary` for each
-// listed user, and for any user the release that this user got first. Whatever else happens is an error.
+//	load -addr 127.0.0.1:8080 -saturate -fresh          a new connection for each request
+//	load -addr 127.0.0.1:8443 -saturate -tls [-fresh]   TLS 1.3, with -fresh a full handshake for each request
+//	load -addr 127.0.0.1:8080 -idle 10000               what memory that many connections take, each after one request
+//
+// Every answer is checked: 200, a body of -body bytes that begins with `stable` or `canary`, `canary` for each listed user,
+// and for any user the release that this user got first. Whatever else happens is an error.
 package main
 
 import (
@@ -32,7 +36,12 @@ type options struct {
 	warmup     time.Duration
 	duration   time.Duration
 	drain      time.Duration
+	path       string
 	body       int
+	post       int  // bytes of a request's body; 0: GET
+	fresh      bool // a new connection for each request
+	tls        bool
+	idle       int  // connections to hold; 0: load
 	routed     bool // check releases
 	pids       []int
 	originPIDs []int
@@ -50,13 +59,30 @@ func main() {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(2)
 	}
-	debug.SetGCPercent(-1) // everything is allocated before the first request
-	l := newLoad(o)
-	if err := l.run(); err != nil {
+	seen, err := o.measure()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
-	json.NewEncoder(os.Stdout).Encode(l.report())
+	json.NewEncoder(os.Stdout).Encode(seen)
+}
+
+func (o options) measure() (any, error) {
+	l := newLoad(o)
+	switch {
+	case o.idle > 0:
+		return l.holdIdle()
+	case o.tls:
+		if err := l.runTLS(); err != nil {
+			return nil, err
+		}
+		return l.report(), nil
+	}
+	debug.SetGCPercent(-1) // everything is allocated before the first request
+	if err := l.run(); err != nil {
+		return nil, err
+	}
+	return l.report(), nil
 }
 
 func parse() (o options, err error) {
@@ -71,11 +97,25 @@ func parse() (o options, err error) {
 	flag.DurationVar(&o.duration, "duration", 5*time.Second, "the measured window")
 	flag.DurationVar(&o.drain, "drain", 2*time.Second, "how long requests may be answered after the window")
 	flag.IntVar(&o.body, "body", 200, "bytes that each answer's body must have")
+	flag.StringVar(&o.path, "path", "/api/items?page=3", "what is asked for")
+	flag.IntVar(&o.post, "post", 0, "bytes of each request's body: POST instead of GET")
+	flag.BoolVar(&o.fresh, "fresh", false, "a new connection for each request")
+	flag.BoolVar(&o.tls, "tls", false, "TLS 1.3; no certificate is verified")
+	flag.IntVar(&o.idle, "idle", 0, "hold so many connections, each after one request, and see what memory they take")
 	flag.BoolVar(&o.routed, "routed", true, "check that users get their release")
 	flag.Parse()
 
-	if *saturate == (o.rate > 0) {
-		return o, errors.New("give either -saturate or -rate N")
+	modes := 0
+	for _, chosen := range []bool{*saturate, o.rate > 0, o.idle > 0} {
+		if chosen {
+			modes++
+		}
+	}
+	if modes != 1 {
+		return o, errors.New("give one of -saturate, -rate N and -idle N")
+	}
+	if o.tls && !*saturate {
+		return o, errors.New("-tls: goes with -saturate only")
 	}
 	if o.addr, err = netip.ParseAddrPort(*addr); err != nil {
 		return o, fmt.Errorf("-addr: %w", err)

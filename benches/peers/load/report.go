@@ -21,6 +21,7 @@ type report struct {
 	Assignment       string         `json:"assignment"`         // hash of which unlisted user of the cycle got which release
 	BesideCPUSeconds float64        `json:"beside_cpu_seconds"` // load and origin
 	CoreBusy         []float64      `json:"core_busy"`          // share of each core that was not idle
+	Cipher           string         `json:"cipher,omitempty"`   // of TLS
 }
 
 type percentiles struct {
@@ -42,6 +43,7 @@ func (l *load) report() report {
 		Reconnects:       l.reconnects,
 		Errors:           l.errors,
 		ErrorKinds:       l.errorKinds,
+		Cipher:           l.cipher,
 		BesideCPUSeconds: (l.after.beside - l.before.beside).Seconds(),
 	}
 	for i := range l.after.busy {
