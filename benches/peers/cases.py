@@ -1,9 +1,9 @@
-"""The cases of the comparison beside GET with 200-byte answers over kept connections, as data, and their table."""
+"""The cases of the comparison beside GET with 200-byte answers over kept connections, as data."""
 
 import resource
-import statistics
 from dataclasses import dataclass
 
+BODY_BYTES = 200
 LONG_BODY_BYTES = 10 << 10
 HUGE_BODY_BYTES = 1 << 20
 IDLE_CONNECTIONS = 10_000
@@ -43,32 +43,3 @@ def chosen(words):
     if unknown := set(words) - {c.key for c in CASES}:
         raise ValueError(f"CASES={','.join(sorted(unknown))}: write `all`, or some of {','.join(c.key for c in CASES)}")
     return [c for c in CASES if c.key in words]
-
-
-def ratio(rounds, base, figure):
-    """The median of the rounds' ratios: a slow minute slows both. For want of either, a dash."""
-    if not rounds or not base:
-        return "–"
-    return f"{statistics.median(a[figure] / b[figure] for a, b in zip(rounds, base)):.2f}"
-
-
-def table(peers, cases):
-    """Rows peers, columns cases, medians; below them Switchyard's ratios."""
-    def row(name, cells):
-        return f"| {name} | " + " | ".join(cells) + " |"
-
-    def cell(peer, case):
-        rounds = peer.cases.get(case.key)
-        if not rounds:
-            return "failed" if case.key in peer.case_failures else "–"
-        return f"{statistics.median(r[case.figure] for r in rounds):,.1f}"
-
-    lines = [row("CPU µs a request", [c.title for c in cases]), "|---|" + "--:|" * len(cases)]
-    lines += [row(p.name, [cell(p, c) for c in cases]) for p in peers]
-    bases = {"bare Pingora": "bare/", "HAProxy": "haproxy"}
-    for p in (p for p in peers if p.key.startswith("switchyard/")):
-        for name, prefix in bases.items():
-            base = next((b for b in peers if b.key.startswith(prefix)), None)
-            if base:
-                lines.append(row(f"{p.name} to {name}", [ratio(p.cases.get(c.key), base.cases.get(c.key), c.figure) for c in cases]))
-    return lines

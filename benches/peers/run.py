@@ -1,40 +1,29 @@
 #!/usr/bin/env python3
 """Measures Switchyard beside a bare Pingora proxy, Gin + httputil.ReverseProxy, nginx, HAProxy and Caddy.
 
-Run from anywhere; see README.md beside this file for what is measured and for the environment variables. Prints a
-Markdown table and writes it to target/bench-peers.md, every round's figures to target/bench-peers.json.
+Run from anywhere; see README.md beside this file for what is measured and for the environment variables. Prints
+Markdown tables and writes them to target/bench-peers.md, every round's figures to target/bench-peers.json.
 Exit status: 0, or 1 when a peer answered wrongly or did not start.
 """
 
-import glob
 import json
 import os
-import platform
 import resource
-import shutil
-import signal
-import socket
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.dont_write_bytecode = True  # nothing is left beside the sources
-import cases as by_case  # noqa: E402
+from cases import BODY_BYTES, chosen, idle_connections  # noqa: E402
+from inputs import HERE, fill, free_port, make_certificate, write_bodies, write_users  # noqa: E402
+from programs import CADDY, ROOT, Failed, binaries, build_caddy, build_go, find_program  # noqa: E402
+from programs import first_line, install_missing, newest_bare  # noqa: E402
+from running import Process, request  # noqa: E402
+from tables import DISTURBED_SHARE, report  # noqa: E402
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent.parent
-LISTED_USERS = 100_000
-CYCLE_USERS = 10_000  # half of them listed; the load goes through them again and again
-BODY_BYTES = 200
-CADDY = "v2.11.9"
-READY_SECONDS = 60
-DISTURBED_SHARE = 0.05  # of a core taken by other programs: measured again,
-ATTEMPTS_MAX = 3  # then the least disturbed attempt counts
-STOP_SECONDS = 5
+ATTEMPTS_MAX = 3  # of a disturbed measurement; then the least disturbed one counts
 
 
 @dataclass
@@ -68,189 +57,13 @@ class Peer:
         return self.cases.get("200", [])
 
 
-class Failed(Exception):
-    """Something that the reader must see; no stack trace helps."""
-
-
-# --- what must be there -------------------------------------------------------------------------------------------
-
-def install_missing():
-    missing = [name for name in ("nginx", "haproxy") if not find_program(name)]
-    if not missing:
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        print(f"installing {' '.join(missing)}", file=sys.stderr)
-        quiet = {"stdout": subprocess.DEVNULL, "env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}}
-        subprocess.run(["apt-get", "update", "-q"], **quiet)
-        subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", *missing], **quiet)
-    if not find_program("nginx"):
-        raise Failed("nginx is the origin: install it, e.g. `apt-get install nginx haproxy`")
-
-
-def find_program(name):
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
-
-
-def build_go(directory, output):
-    if not shutil.which("go"):
-        raise Failed("Go is needed for the Gin peer and the load generator: see go.dev/dl")
-    subprocess.run(["go", "build", "-o", output, "."], cwd=directory, check=True)
-    return str(output)
-
-
-def build_caddy(target):
-    """The program, kept in target/ for the next time, or None where it cannot be had."""
-    program = target / "peers" / CADDY / "caddy"
-    if program.exists():
-        return str(program)
-    print(f"building Caddy {CADDY}: a few minutes, once", file=sys.stderr)
-    done = subprocess.run(["go", "install", f"github.com/caddyserver/caddy/v2/cmd/caddy@{CADDY}"],
-                          env=os.environ | {"GOBIN": str(program.parent)}, capture_output=True, text=True)
-    if done.returncode:
-        print(f"skipped: Caddy cannot be built: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
-        return None
-    return str(program)
-
-
-def make_certificate(folder):
-    """For TLS, thrown away with the folder."""
-    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
-                    "-subj", "/CN=shop.example.com", "-addext", "subjectAltName=DNS:shop.example.com",
-                    "-keyout", folder / "tls.key", "-out", folder / "tls.crt"], check=True, capture_output=True)
-    (folder / "tls.pem").write_text((folder / "tls.crt").read_text() + (folder / "tls.key").read_text())
-
-
-def binaries(variable, default):
-    """`PATH`, or `LABEL=PATH,LABEL=PATH` to compare builds; what does not exist is left out, aloud."""
-    found = []
-    for item in (os.environ.get(variable) or default or "").split(","):
-        label, _, path = item.rpartition("=")
-        if path and os.access(path, os.X_OK):
-            found.append((label, os.path.abspath(path)))
-        else:
-            print(f"skipped: {variable}={path or '(not set)'} is not there", file=sys.stderr)
-    return found
-
-
-def newest_bare():
-    built = [p for p in glob.glob(str(ROOT / "target/release/deps/bare-*")) if os.access(p, os.X_OK)]
-    return max(built, key=os.path.getmtime, default="")
-
-
-def first_line(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    return ((done.stdout or done.stderr).strip().splitlines() or ["?"])[0]
-
-
-# --- inputs -------------------------------------------------------------------------------------------------------
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def fill(template, to, values):
-    text = (HERE / template).read_text()
-    for key, value in values.items():
-        text = text.replace(f"@{key}@", str(value))
-    to.write_text(text)
-    return str(to)
-
-
-def write_bodies(folder):
-    """The files that the origin answers with; each begins with its release."""
-    sizes = {"200": BODY_BYTES, "10k": by_case.LONG_BODY_BYTES, "1m": by_case.HUGE_BODY_BYTES}
-    for release in ("stable", "canary"):
-        (folder / "files" / release).mkdir(parents=True)
-        for name, size in sizes.items():
-            (folder / "files" / release / name).write_text(f"{release} ".ljust(size, "x"))
-
-
-def write_users(folder):
-    listed = [str(1_000_000 + 7 * i) for i in range(LISTED_USERS)]
-    (folder / "users").write_text("".join(f"{u}\n" for u in listed))
-    (folder / "users.nginx").write_text("".join(f'"{u}" canary;\n' for u in listed))
-    (folder / "users.haproxy").write_text("".join(f"{u} canary\n" for u in listed))
-    step = LISTED_USERS // (CYCLE_USERS // 2)
-    cycle = [f"listed {u}\nother {int(u) + 3}\n" for u in listed[::step]]
-    (folder / "cycle").write_text("".join(cycle))
-    return "[" + ", ".join(f'"{u}"' for u in listed) + "]"
-
-
-# --- processes ----------------------------------------------------------------------------------------------------
-
-class Process:
-    """A program pinned to one core, its children with it."""
-
-    def __init__(self, name, core, command, folder):
-        self.log = folder / f"{name}.out"
-        environment = {k: v for k, v in os.environ.items() if k.lower() not in ("http_proxy", "https_proxy", "all_proxy")}
-        with open(self.log, "w") as out:
-            self.child = subprocess.Popen(["taskset", "-c", str(core), *command], stdin=subprocess.DEVNULL, stdout=out,
-                                          stderr=out, env=environment, cwd=folder, process_group=0)
-
-    def wait_for(self, port, tls_port=0):
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            if self.child.poll() is not None:
-                raise Failed(f"ended with {self.child.returncode}: {self.tail()}")
-            try:
-                if request(port, "/", "1")[0] == 200:
-                    socket.create_connection(("127.0.0.1", tls_port or port), timeout=5).close()
-                    return
-            except OSError:
-                pass
-            time.sleep(0.05)
-        raise Failed(f"not ready after {READY_SECONDS} s: {self.tail()}")
-
-    def tail(self):
-        return " / ".join(self.log.read_text(errors="replace").strip().splitlines()[-5:])
-
-    def pids(self):
-        """taskset becomes the program; workers are its children."""
-        found, queue = [], [self.child.pid]
-        while queue:
-            pid = queue.pop()
-            found.append(pid)
-            queue += [int(c) for task in glob.glob(f"/proc/{pid}/task/*/children") for c in Path(task).read_text().split()]
-        return found
-
-    def peak_memory(self):
-        """VmHWM in bytes of the largest process of the tree: workers share the master's pages."""
-        def high_water(pid):
-            status = Path(f"/proc/{pid}/status").read_text()
-            return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
-        return max(high_water(pid) for pid in self.pids())
-
-    def stop(self):
-        for how in (signal.SIGINT, signal.SIGKILL):
-            if self.child.poll() is None:
-                os.killpg(self.child.pid, how)
-                try:
-                    self.child.wait(STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    pass
-
-
-def request(port, path, user, more=""):
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as s:
-        s.sendall(f"GET {path} HTTP/1.1\r\nHost: shop.example.com\r\nOrigin: https://shop.example.com\r\n"
-                  f"X-User-Id: {user}\r\n{more}Connection: close\r\n\r\n".encode())
-        answer = b""
-        while part := s.recv(65536):
-            answer += part
-    head, _, body = answer.partition(b"\r\n\r\n")
-    words = head.split(b" ")
-    return (int(words[1]) if len(words) > 1 else 0), body.decode(errors="replace")
-
-
 # --- measuring ----------------------------------------------------------------------------------------------------
+
 
 class Bench:
     def __init__(self, settings, folder, load, origin):
         self.settings, self.folder, self.load_program, self.origin = settings, folder, load, origin
-        self.idle_connections = by_case.idle_connections()
+        self.idle_connections = idle_connections()
 
     def start(self, peer):
         (self.folder / "access.log").unlink(missing_ok=True)
@@ -265,7 +78,8 @@ class Bench:
     def load(self, peer, process, mode, seconds, warmup, secure=False):
         """`mode` comes last: its flags win."""
         command = ["taskset", "-c", str(self.settings.cores[-1]), self.load_program,
-                   "-addr", f"127.0.0.1:{peer.tls_port if secure else peer.port}", "-users", str(self.folder / "cycle"), "-body", str(BODY_BYTES),
+                   "-addr", f"127.0.0.1:{peer.tls_port if secure else peer.port}",
+                   "-users", str(self.folder / "cycle"), "-body", str(BODY_BYTES),
                    "-conns", str(self.settings.connections), "-warmup", f"{warmup}s", "-duration", f"{seconds}s",
                    "-pids", ",".join(map(str, process.pids())),
                    "-origin-pids", ",".join(map(str, self.origin.pids())), f"-routed={str(peer.routed).lower()}", *mode]
@@ -373,7 +187,8 @@ def make_peers(settings, folder, ports, gin, caddy):
             peers.append(Peer(key, name, command(port, tls_port), port, version, routed, tls_port if secure else 0))
 
     def config(template, name, port, tls_port):
-        return fill(template, folder / name, values | {"LISTEN": port, "TLS": tls_port, "ADMIN": free_port(), "ACCESS_LOG": access_log})
+        own = {"LISTEN": port, "TLS": tls_port, "ADMIN": free_port(), "ACCESS_LOG": access_log}
+        return fill(template, folder / name, values | own)
 
     for label, path in binaries("SWITCHYARD_BIN", str(ROOT / "target/release/switchyard")):
         add(f"switchyard/{label}", f"Switchyard {label}".strip(), first_line(path, "version"),
@@ -385,7 +200,8 @@ def make_peers(settings, folder, ports, gin, caddy):
     gin_command = [gin, "-stable", urls["stable"], "-canary", urls["canary"], "-users", str(folder / "users"),
                    "-access-log", str(access_log), "-certificate", str(folder / "tls.crt"), "-key", str(folder / "tls.key")]
     version = first_line(gin, "-version")
-    add("gin", "Gin + ReverseProxy", version, lambda port, tls: [*gin_command, "-listen", f"127.0.0.1:{port}", "-tls-listen", f"127.0.0.1:{tls}"])
+    add("gin", "Gin + ReverseProxy", version,
+        lambda port, tls: [*gin_command, "-listen", f"127.0.0.1:{port}", "-tls-listen", f"127.0.0.1:{tls}"])
     if "gin-pool" in settings.only:
         add("gin-pool", "Gin, pooled buffers", version,
             lambda port, tls: [*gin_command, "-buffer-pool", "-listen", f"127.0.0.1:{port}", "-tls-listen", f"127.0.0.1:{tls}"])
@@ -399,8 +215,7 @@ def make_peers(settings, folder, ports, gin, caddy):
         print("skipped: haproxy is not installed", file=sys.stderr)
     if caddy:
         add("caddy", "Caddy, one fixed endpoint", f"Caddy {CADDY}",
-            lambda port, tls: [caddy, "run", "--adapter", "caddyfile", "--config", config("Caddyfile.in", "Caddyfile", port, tls)],
-            routed=False)
+            lambda port, tls: [caddy, "run", "--config", config("Caddyfile.in", "Caddyfile", port, tls)], routed=False)
     return peers
 
 
@@ -413,77 +228,8 @@ def start_origin(settings, folder, ports):
     return origin
 
 
-# --- the table ----------------------------------------------------------------------------------------------------
-
-def median(peer, key):
-    return statistics.median(r[key] for r in peer.rounds)
-
-
-def ratio(peer, base, key):
-    return by_case.ratio(peer.rounds, base.rounds if base else [], key)
-
-
-def table(peers):
-    gin = next((p for p in peers if p.key == "gin"), None)
-    bare = next((p for p in peers if p.key.startswith("bare/")), None)
-    lines = [
-        "| | CPU µs a request | to Gin | to bare | requests/s saturated | to Gin | p50 µs | p99 µs | peak MiB | errors |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
-    ]
-    for p in peers:
-        if not p.rounds:
-            lines.append(f"| {p.name} | {p.failure} |" + " |" * 8)
-            continue
-        lines.append(
-            f"| {p.name} | {median(p, 'cpu_us'):.1f} | {ratio(p, gin, 'cpu_us')} | {ratio(p, bare, 'cpu_us')} "
-            f"| {median(p, 'rps'):,.0f} | {ratio(p, gin, 'rps')} "
-            f"| {median(p, 'p50_us'):,.0f} | {median(p, 'p99_us'):,.0f} "
-            f"| {max(r['memory'] for r in p.rounds) / 2**20:,.0f} | {sum(r['errors'] for r in p.rounds)} |")
-    return lines
-
-
-def doubts(peers):
-    """What a reader of the figures should know of this run."""
-    for p in (p for p in peers if p.rounds):
-        share, foreign, load = (median(p, k) for k in ("core_share", "foreign_share", "load_core_share"))
-        if foreign > DISTURBED_SHARE:
-            yield f"{p.name} shared the machine with other programs ({foreign:.0%} of a core): measure again on a quiet machine."
-        if share < 0.95:
-            yield (f"{p.name} used {share:.0%} of its core when saturated (the core of load and "
-                   f"origin was {load:.0%} busy): its requests/s are a lower bound.")
-
-
-def case_doubts(peers, cases):
-    for c in (c for c in cases if c.key != "200"):
-        measured = [(p, p.cases[c.key]) for p in peers if c.key in p.cases]
-        foreign = max((statistics.median(r.get("foreign_share", 0) for r in rounds) for _, rounds in measured), default=0)
-        if foreign > DISTURBED_SHARE:
-            yield f"{c.title}: other programs took up to {foreign:.0%} of a core: measure again on a quiet machine."
-        for p, rounds in measured:
-            if errors := sum(r["errors"] for r in rounds):
-                yield f"{c.title}: {p.name} had {errors} errors."
-        for p in (p for p in peers if c.key in p.case_failures):
-            yield f"{c.title}: {p.name} {p.case_failures[c.key]}"
-
-
-def report(settings, peers, cases):
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.machine())
-    lines = [f"{time.strftime('%Y-%m-%d')}, {cpu}, {len(settings.cores)} cores, Linux {platform.release()}. Access logs on. "
-             "Medians; ratios are medians of the rounds' ratios; memory is the highest.", ""]
-    if any(c.key == "200" for c in cases):
-        lines += [f"{settings.rounds} alternating rounds of {settings.seconds:g} s saturated ({settings.connections} connections) and "
-                  f"{settings.seconds:g} s at {settings.rate:,} requests/s:", "", *table(peers), ""]
-    if [c.key for c in cases] != ["200"]:
-        lines += [f"{settings.case_rounds} alternating rounds of {settings.case_seconds:g} s a case, saturated "
-                  f"({settings.connections} connections), or {by_case.idle_connections():,} held without a request; "
-                  "200 B as above:", "", *by_case.table(peers, cases), ""]
-    lines.append("Versions: " + "; ".join(dict.fromkeys(f"{p.name}: {p.version}" for p in peers)) + ".")
-    lines += [f"- {line}" for line in [*doubts(peers), *case_doubts(peers, cases)]]
-    return "\n".join([*lines, ""])
-
-
 # --- all of it ----------------------------------------------------------------------------------------------------
+
 
 def measure(settings, bench, peers, cases):
     assignments = {}
@@ -535,7 +281,7 @@ def main():
     if len(settings.cores) < 2:
         raise Failed("two cores are needed: one for the proxy, one for load and origin")
     try:
-        cases = by_case.chosen(settings.cases)
+        cases = chosen(settings.cases)
     except ValueError as problem:
         raise Failed(problem) from None
     install_missing()
