@@ -23,8 +23,6 @@ from programs import first_line, install_missing, newest_bare  # noqa: E402
 from running import Process, request  # noqa: E402
 from tables import DISTURBED_SHARE, report  # noqa: E402
 
-ATTEMPTS_MAX = 3  # of a disturbed measurement; then the least disturbed one counts
-
 
 @dataclass
 class Settings:
@@ -34,6 +32,7 @@ class Settings:
     connections: int = int(os.environ.get("CONNECTIONS", "64"))
     case_rounds: int = int(os.environ.get("CASE_ROUNDS", "3"))  # of the cases beside 200
     case_seconds: float = float(os.environ.get("CASE_SECONDS", "1.5"))
+    attempts: int = int(os.environ.get("ATTEMPTS", "3"))  # of a disturbed measurement; then the least disturbed one counts
     cases: list = field(default_factory=lambda: [c for c in os.environ.get("CASES", "").split(",") if c])
     only: list = field(default_factory=lambda: [p for p in os.environ.get("PEERS", "").split(",") if p])
     cores: list = field(default_factory=lambda: sorted(os.sched_getaffinity(0)))
@@ -117,7 +116,7 @@ class Bench:
         if case.figure == "idle_kib":
             return self.hold_idle(peer)
         attempts = []
-        while len(attempts) < ATTEMPTS_MAX and not any(a["foreign_share"] <= DISTURBED_SHARE for a in attempts):
+        while len(attempts) < self.settings.attempts and not any(a["foreign_share"] <= DISTURBED_SHARE for a in attempts):
             attempts.append(self.attempt(peer) if case.key == "200" else self.attempt_case(peer, case))
         return min(attempts, key=lambda a: a["foreign_share"])
 
