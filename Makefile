@@ -54,7 +54,7 @@ h2spec: setup
 # A minute each; SECONDS says how long. What is found is written to tests/fuzz/artifacts: once it is understood, it becomes
 # a seed. No sanitizer: what is fuzzed has no unsafe code to watch.
 SECONDS = 60
-FUZZERS = config identity spec import roster guard frames
+FUZZERS = config identity jwt spec import roster guard frames
 fuzz: setup
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	for fuzzer in $(FUZZERS); do \

@@ -99,8 +99,16 @@ fn measure(table: &Table, identities: &[Identity]) -> (f64, usize) {
 fn cases() -> [(&'static str, Table, Vec<Identity>); 4] {
     [
         ("listed user", table(false), users(|n| format!("listed-{n}"))),
-        ("by hash, after all targets", table(false), users(|n| format!("user-{n}"))),
-        ("nobody, after all targets", table(false), vec![Identity::Anonymous; DECISIONS]),
+        (
+            "by hash, after all targets",
+            table(false),
+            users(|n| format!("user-{n}")),
+        ),
+        (
+            "nobody, after all targets",
+            table(false),
+            vec![Identity::Anonymous; DECISIONS],
+        ),
         ("killed", table(true), users(|n| format!("user-{n}"))),
     ]
 }

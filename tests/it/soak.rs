@@ -46,7 +46,10 @@ async fn upgrade(file: &Path, sock: &Path, old: Proxy) -> Proxy {
     let new = tokio::task::spawn_blocking(move || Proxy::launch(&file, &["-u"], &[]));
     let since = Instant::now();
     while !sock.exists() {
-        assert!(since.elapsed() < PATIENCE, "the successor does not wait for the sockets");
+        assert!(
+            since.elapsed() < PATIENCE,
+            "the successor does not wait for the sockets"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     old.signal("QUIT");
