@@ -108,6 +108,8 @@ bench-peers: setup
 
 bench-segments: setup
 	MILLIONS=100 cargo bench --bench segments
+	cargo build --release
+	python3 benches/segments/run.py --millions 10 100
 
 bench-switching: setup
 	cargo build --release

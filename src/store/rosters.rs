@@ -79,8 +79,10 @@ impl Rosters {
     ///
     /// # Errors
     /// When it cannot be written; then nothing of it is kept.
-    pub fn keep(&self, sorted: &Sorted) -> Result<Roster, StoreError> {
-        self.write(sorted, |names| sorted.names().try_for_each(|name| names.add(name)))
+    pub fn keep(&self, sorted: Sorted) -> Result<Roster, StoreError> {
+        self.write(sorted, |sorted, names| {
+            sorted.names().try_for_each(|name| names.add(name))
+        })
     }
 
     /// Keeps a roster, if there is one, and what changed since as a new roster, durably. Blocks while it does. `since` says
@@ -98,24 +100,27 @@ impl Rosters {
             since
                 .filter(|(_, is_in)| *is_in)
                 .for_each(|(user, _)| gathered.add(user));
-            return self.keep(&gathered.sorted(1));
+            return self.keep(gathered.sorted(1));
         };
         let merged = Merged::new(roster, since);
         let kept = self.names(roster)?;
-        self.write(&merged, |names| merged.names(kept.from(0), |name| names.add(name)))
+        self.write(merged, |merged, names| {
+            merged.names(kept.from(0), |name| names.add(name))
+        })
     }
 
-    fn write(
+    fn write<D: Draft>(
         &self,
-        draft: &impl Draft,
-        names: impl FnOnce(&mut NamesWriter<'_>) -> std::io::Result<()>,
+        mut draft: D,
+        names: impl FnOnce(&D, &mut NamesWriter<'_>) -> std::io::Result<()>,
     ) -> Result<Roster, StoreError> {
-        match &self.place {
+        let name = match &self.place {
             Place::Memory(kept) => {
                 let mut bytes = Vec::new();
-                let written = NamesWriter::write(&mut bytes, names).and_then(|mark| {
+                let mark = NamesWriter::write(&mut bytes, |out| names(&draft, out));
+                let written = mark.and_then(|mark| {
                     let mut roster = Vec::new();
-                    let name = write_roster(draft, mark, &mut roster)?;
+                    let name = write_roster(&mut draft, mark, &mut roster)?;
                     Ok((name, roster))
                 });
                 let (name, roster) = written.map_err(|error| unwritten("memory", &error))?;
@@ -124,17 +129,21 @@ impl Rosters {
                     names: Arc::new(bytes),
                 };
                 kept.lock().insert(name.digest, both);
-                self.open(&name)
+                name
             }
             Place::Folder(folder) => {
+                let draft = &mut draft;
                 let written = folder.write(
-                    |out| NamesWriter::write(out, names),
-                    |mark, out| write_roster(draft, mark, out),
+                    draft,
+                    |draft, out| NamesWriter::write(out, |out| names(draft, out)),
+                    |draft, mark, out| write_roster(draft, mark, out),
                 );
-                let name = written.map_err(|error| unwritten(&folder.place(), &error))?;
-                self.open(&name)
+                written.map_err(|error| unwritten(&folder.place(), &error))?
             }
-        }
+        };
+        // What it was written from is not needed beside it.
+        drop(draft);
+        self.open(&name)
     }
 
     /// Opens a roster: maps its file and compares its digest, once for as long as anybody has it. Blocks while it does.

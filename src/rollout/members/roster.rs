@@ -77,7 +77,8 @@ pub enum RosterFault {
     Unsound,
 }
 
-/// What a roster is written from: each kind's keys in order, each once. Each is asked for twice.
+/// What a roster is written from: each kind's keys in order, each once. Each is asked for twice, and need not be kept after
+/// the second time.
 pub trait Draft {
     /// How many numbers, UUIDs and other ids.
     fn counts(&self) -> [u64; 3];
@@ -89,13 +90,21 @@ pub trait Draft {
     fn uuids(&self, each: &mut dyn FnMut(u128));
     /// The fingerprints of the others.
     fn texts(&self, each: &mut dyn FnMut(u128));
+    /// The mixed numbers, for the last time.
+    fn drain_numbers(&mut self, each: &mut dyn FnMut(u64)) {
+        self.numbers(each);
+    }
+    /// The mixed UUIDs, for the last time.
+    fn drain_uuids(&mut self, each: &mut dyn FnMut(u128)) {
+        self.uuids(each);
+    }
 }
 
 /// Writes a roster's bytes and yields its name.
 ///
 /// # Errors
 /// When they cannot be written, or there are more than 2^32 ids of a kind.
-pub fn write_roster(draft: &impl Draft, names: NamesMark, out: &mut impl Write) -> io::Result<RosterName> {
+pub fn write_roster(draft: &mut impl Draft, names: NamesMark, out: &mut impl Write) -> io::Result<RosterName> {
     let counts = draft.counts();
     if counts.iter().any(|count| *count > KEYS_MAX) {
         return Err(io::Error::other("there are more than 4,294,967,295 users of a kind"));
@@ -107,9 +116,12 @@ pub fn write_roster(draft: &impl Draft, names: NamesMark, out: &mut impl Write) 
         waiting: Vec::with_capacity(Digested::<Vec<u8>>::AT_ONCE),
     };
     out.write_all(&head.bytes())?;
-    head.numbers.write(&mut out, |each| draft.numbers(each))?;
-    head.uuids.write(&mut out, |each| draft.uuids(each))?;
-    head.texts.write(&mut out, |each| draft.texts(each))?;
+    head.numbers.write_places(&mut out, |each| draft.numbers(each))?;
+    head.numbers.write_keys(&mut out, |each| draft.drain_numbers(each))?;
+    head.uuids.write_places(&mut out, |each| draft.uuids(each))?;
+    head.uuids.write_keys(&mut out, |each| draft.drain_uuids(each))?;
+    head.texts.write_places(&mut out, |each| draft.texts(each))?;
+    head.texts.write_keys(&mut out, |each| draft.texts(each))?;
     out.write_all(&[0; TAIL])?;
     Ok(RosterName {
         digest: RosterDigest(out.finish()?),

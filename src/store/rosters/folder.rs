@@ -56,17 +56,18 @@ impl Folder {
         mapped(&self.file(digest, "names"))
     }
 
-    /// Writes both files, syncs them, names them and syncs the folder.
-    pub(super) fn write(
+    /// Writes both files of a draft, syncs them, names them and syncs the folder.
+    pub(super) fn write<D>(
         &self,
-        names: impl FnOnce(&mut BufWriter<File>) -> io::Result<NamesMark>,
-        roster: impl FnOnce(NamesMark, &mut BufWriter<File>) -> io::Result<RosterName>,
+        draft: &mut D,
+        names: impl FnOnce(&D, &mut BufWriter<File>) -> io::Result<NamesMark>,
+        roster: impl FnOnce(&mut D, NamesMark, &mut BufWriter<File>) -> io::Result<RosterName>,
     ) -> io::Result<RosterName> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         let mut names_file = self.unfinished()?;
-        let mark = names(&mut names_file.file)?;
+        let mark = names(draft, &mut names_file.file)?;
         let mut roster_file = self.unfinished()?;
-        let name = roster(mark, &mut roster_file.file)?;
+        let name = roster(draft, mark, &mut roster_file.file)?;
         if mark.bytes > 0 {
             names_file.finish(&self.file(name.digest, "names"))?;
         }
