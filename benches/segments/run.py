@@ -16,7 +16,7 @@ import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PROGRAM = ROOT / "target/release/switchyard"
+PROGRAM = pathlib.Path(os.environ.get("SWITCHYARD_PROGRAM", ROOT / "target/release/switchyard"))
 YAML = """
 server: {{ threads: 2 }}
 listeners: [{{ address: "127.0.0.1:0" }}]

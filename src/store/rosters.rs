@@ -17,8 +17,8 @@ use self::folder::Folder;
 use self::names::{Names, NamesWriter};
 use super::StoreError;
 use crate::rollout::{
-    Draft, Fact, Gathered, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterKey, RosterName, Sorted,
-    WeakRoster, write_roster,
+    Draft, Fact, Gathered, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterFault, RosterKey, RosterName,
+    Sorted, WeakRoster, write_roster,
 };
 
 /// A file that nothing names is kept for so long: whoever wrote it may be about to commit a change that does.
@@ -143,7 +143,7 @@ impl Rosters {
         };
         // What it was written from is not needed beside it.
         drop(draft);
-        self.open(&name)
+        self.opened(&name, Roster::written)
     }
 
     /// Opens a roster: maps its file and compares its digest, once for as long as anybody has it. Blocks while it does.
@@ -151,6 +151,14 @@ impl Rosters {
     /// # Errors
     /// When it is missing, cut short or damaged; the error names the file.
     pub fn open(&self, name: &RosterName) -> Result<Roster, StoreError> {
+        self.opened(name, Roster::open)
+    }
+
+    fn opened(
+        &self,
+        name: &RosterName,
+        open_bytes: impl FnOnce(RosterBytes, RosterDigest) -> Result<Roster, RosterFault>,
+    ) -> Result<Roster, StoreError> {
         // Held all the while, so that nobody reads the same file a second time.
         let mut open = self.open.lock();
         if let Some(roster) = open.get(&name.digest).and_then(WeakRoster::upgrade) {
@@ -168,7 +176,7 @@ impl Rosters {
                 (bytes, place)
             }
         };
-        let roster = Roster::open(bytes, name.digest).map_err(|fault| unreadable(&place, &fault))?;
+        let roster = open_bytes(bytes, name.digest).map_err(|fault| unreadable(&place, &fault))?;
         open.retain(|_, weak| weak.upgrade().is_some());
         open.insert(name.digest, roster.downgrade());
         Ok(roster)

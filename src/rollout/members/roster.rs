@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::digest::{NamesMark, RosterDigest, RosterName};
 use super::key::{self, KeyPart, RosterKey, UserKey};
-use super::merge::Order;
+use super::merge::{Order, in_both};
 use super::shelf::{AT_ONCE, Shelf};
 use crate::rollout::users::UserHash;
 
@@ -236,6 +236,16 @@ impl Roster {
         Ok(Self(Arc::new(Inner { bytes, digest, head })))
     }
 
+    /// Takes bytes that have just been written under that name, whose digest was made on the way: only the order of their
+    /// places is looked at, so that not all of them come into memory beside what they were written from.
+    ///
+    /// # Errors
+    /// When they cannot be what was written.
+    pub fn written(bytes: RosterBytes, digest: RosterDigest) -> Result<Self, RosterFault> {
+        let head = Head::read((*bytes).as_ref())?;
+        Ok(Self(Arc::new(Inner { bytes, digest, head })))
+    }
+
     fn bytes(&self) -> &[u8] {
         (*self.0.bytes).as_ref()
     }
@@ -357,22 +367,6 @@ impl Roster {
     pub fn downgrade(&self) -> WeakRoster {
         WeakRoster(Arc::downgrade(&self.0))
     }
-}
-
-/// How many keys are in both of two rows of keys, each in order.
-fn in_both<T: Ord>(mut one: impl Iterator<Item = T>, mut other: impl Iterator<Item = T>) -> u64 {
-    let (mut count, mut left, mut right) = (0, one.next(), other.next());
-    while let (Some(a), Some(b)) = (&left, &right) {
-        let order = a.cmp(b);
-        count += u64::from(order.is_eq());
-        if order.is_le() {
-            left = one.next();
-        }
-        if order.is_ge() {
-            right = other.next();
-        }
-    }
-    count
 }
 
 impl WeakRoster {
