@@ -108,6 +108,8 @@ bench-peers: setup
 
 bench-segments: setup
 	MILLIONS=100 cargo bench --bench segments
+	cargo build --release
+	python3 benches/segments/run.py --millions 10 100
 
 # Instructions, which do not depend on what else the machine does, beside those that are kept.
 bench-check: setup
