@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
+.PHONY: help run test check bench-check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -21,6 +21,7 @@ help:
 	@echo "make bench        the micro-benchmarks"
 	@echo "make bench-peers  the same job by nginx, HAProxy, Gin, Caddy and bare Pingora: about 15 minutes (needs Go)"
 	@echo "make bench-segments  a segment of 100 million users: bytes an id, deciding, building (needs 8 GiB)"
+	@echo "make bench-check  instructions of a decision and of a request, beside those that are kept (valgrind)"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
 	@echo "make install      the program into ~/.cargo/bin"
 
@@ -54,7 +55,7 @@ h2spec: setup
 # A minute each; SECONDS says how long. What is found is written to tests/fuzz/artifacts: once it is understood, it becomes
 # a seed. No sanitizer: what is fuzzed has no unsafe code to watch.
 SECONDS = 60
-FUZZERS = config identity spec import roster guard frames
+FUZZERS = config identity jwt spec import roster guard frames
 fuzz: setup
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	for fuzzer in $(FUZZERS); do \
@@ -64,8 +65,8 @@ fuzz: setup
 			-max_total_time=$(SECONDS) -timeout=10 -rss_limit_mb=4096 -max_len=16384 -print_final_stats=1 || exit 1; \
 	done
 
-# The long forms of tests that `make test` runs in short.
-LONG = SWITCHYARD_LONG=1 cargo test --test it
+# The long forms of tests that `make test` runs in short, with a release build: what is proved is what runs.
+LONG = cargo build --release && SWITCHYARD_PROGRAM=$(CURDIR)/target/release/switchyard SWITCHYARD_LONG=1 cargo test --test it
 stream: setup
 	$(LONG) -- streams:: --test-threads 1 --nocapture
 
@@ -78,11 +79,10 @@ sticky: setup
 surroundings: setup
 	$(LONG) -- surroundings:: --test-threads 1 --nocapture
 
-# With a release build: what is measured is what runs.
 MINUTES = 30
+soak: export MINUTES := $(MINUTES)
 soak: setup
-	cargo build --release
-	MINUTES=$(MINUTES) SWITCHYARD_PROGRAM=$(CURDIR)/target/release/switchyard $(LONG) -- soak:: --test-threads 1 --nocapture
+	$(LONG) -- soak:: --test-threads 1 --nocapture
 
 segments: setup
 	$(LONG) -- segments:: --test-threads 1 --nocapture
@@ -111,6 +111,14 @@ bench-peers: setup
 
 bench-segments: setup
 	MILLIONS=100 cargo bench --bench segments
+	cargo build --release
+	python3 benches/segments/run.py --millions 10 100
+
+# Instructions, which do not depend on what else the machine does, beside those that are kept.
+bench-check: setup
+	cargo build --release
+	cargo bench --bench decide --no-run
+	python3 benches/counts/run.py
 
 bench-switching: setup
 	cargo build --release

@@ -96,21 +96,47 @@ fn measure(table: &Table, identities: &[Identity]) -> (f64, usize) {
     (nanos[ROUNDS / 2], allocations)
 }
 
+fn cases() -> [(&'static str, Table, Vec<Identity>); 4] {
+    [
+        ("listed user", table(false), users(|n| format!("listed-{n}"))),
+        (
+            "by hash, after all targets",
+            table(false),
+            users(|n| format!("user-{n}")),
+        ),
+        (
+            "nobody, after all targets",
+            table(false),
+            vec![Identity::Anonymous; DECISIONS],
+        ),
+        ("killed", table(true), users(|n| format!("user-{n}"))),
+    ]
+}
+
+/// Decides so often and nothing else, for a program that counts instructions (`make bench-check`).
+fn decide_only(case: &str, decisions: usize) {
+    let all = cases();
+    let found = all.iter().find(|(what, ..)| *what == case);
+    let (_, table, identities) = found.expect("a case of this bench");
+    for identity in identities.iter().cycle().take(decisions) {
+        black_box(table.decide(black_box(identity), &Request));
+    }
+}
+
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
     // `cargo test --benches` asks for a list and must end.
-    if std::env::args().any(|a| a == "--list") {
+    if arguments.iter().any(|a| a == "--list") {
         return;
     }
-    let (live, killed) = (table(false), table(true));
+    if let [word, case, decisions] = &arguments[..] {
+        assert_eq!(word, "count", "count CASE DECISIONS");
+        return decide_only(case, decisions.parse().expect("a number"));
+    }
     println!("{LISTED} listed users, 5 targets; median of {ROUNDS} rounds");
     println!("{:<34} {:>8} {:>12}", "", "ns each", "allocations");
-    for (what, table, identities) in [
-        ("listed user", &live, users(|n| format!("listed-{n}"))),
-        ("by hash, after all targets", &live, users(|n| format!("user-{n}"))),
-        ("nobody, after all targets", &live, vec![Identity::Anonymous; DECISIONS]),
-        ("killed", &killed, users(|n| format!("user-{n}"))),
-    ] {
-        let (nanos, allocations) = measure(table, &identities);
+    for (what, table, identities) in &cases() {
+        let (nanos, allocations) = measure(table, identities);
         println!("{what:<34} {nanos:>8.1} {allocations:>12}");
     }
 }

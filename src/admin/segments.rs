@@ -193,7 +193,7 @@ async fn put(
                 None,
             ));
         }
-        let roster = rosters.keep(&sorted)?;
+        let roster = rosters.keep(sorted)?;
         let change = Change::PutRoster {
             segment,
             roster: roster.name(),

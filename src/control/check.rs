@@ -30,7 +30,28 @@ pub(super) struct Candidate {
     /// What would become of users, by rollout.
     pub plans: Vec<(RolloutName, Plan)>,
     /// Who would come into the segment that it is about, and who would go out.
-    pub members: Option<Turnover>,
+    pub members: Option<Moving>,
+}
+
+/// Who comes into a segment and who goes out.
+pub(super) enum Moving {
+    /// So many.
+    Counted(Turnover),
+    /// To be counted, which takes a second for a hundred million users: these members become those.
+    Uncounted(Box<(Members, Members)>),
+}
+
+impl Moving {
+    /// Counts, off the threads that must not wait.
+    pub(super) async fn counted(self) -> Option<Turnover> {
+        let both = match self {
+            Self::Counted(turnover) => return Some(turnover),
+            Self::Uncounted(both) => both,
+        };
+        let counting = tokio::task::spawn_blocking(move || both.0.turnover(&both.1));
+        // Nobody hears of it where the program is ending.
+        counting.await.unwrap_or_default()
+    }
 }
 
 /// Compares the expected revision with that of what is changed. Replacing and deleting what exists needs one.
@@ -162,7 +183,7 @@ pub(super) fn candidate(
 }
 
 /// Who would come into the one segment that the facts are about, and who would go out.
-fn turnover(facts: &[Fact], now: &Snapshot, next: &Snapshot) -> Option<Turnover> {
+fn turnover(facts: &[Fact], now: &Snapshot, next: &Snapshot) -> Option<Moving> {
     let mut named = facts.iter().map(|fact| match fact {
         Fact::Segment { segment, .. } | Fact::Roster { segment, .. } => Some(segment),
         Fact::Rollout { .. }
@@ -191,7 +212,7 @@ fn turnover(facts: &[Fact], now: &Snapshot, next: &Snapshot) -> Option<Turnover>
                 add,
                 ..
             } => touched.extend(remove.iter().chain(add)),
-            _all => return before.turnover(after),
+            _all => return Some(Moving::Uncounted(Box::new((before, after.clone())))),
         }
     }
     let (mut added, mut removed) = (0, 0);
@@ -200,11 +221,11 @@ fn turnover(facts: &[Fact], now: &Snapshot, next: &Snapshot) -> Option<Turnover>
         added += u64::from(is && !was);
         removed += u64::from(was && !is);
     }
-    Some(Turnover {
+    Some(Moving::Counted(Turnover {
         added,
         removed,
         kept: before.len() as u64 - removed,
-    })
+    }))
 }
 
 fn still_selected(now: &Snapshot, next: &Snapshot, around: &Surroundings) -> Result<(), ChangeError> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 
 use super::apply::opened;
-use super::check::{self, Terms};
+use super::check::{self, Moving, Terms};
 use super::describe;
 use super::live::Live;
 use super::merger;
@@ -38,6 +38,21 @@ pub struct Controller {
 struct Candidate {
     facts: Arc<Vec<Fact>>,
     outcome: Outcome,
+    /// Not counted while others wait for their turn.
+    members: Option<Moving>,
+}
+
+impl Candidate {
+    async fn counted(self) -> Outcome {
+        let members = match self.members {
+            Some(moving) => moving.counted().await,
+            None => None,
+        };
+        Outcome {
+            members,
+            ..self.outcome
+        }
+    }
 }
 
 impl Controller {
@@ -106,7 +121,8 @@ impl Controller {
             };
             let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
             if asked.dry_run || candidate.facts.is_empty() {
-                return Ok(candidate.outcome);
+                drop(turn);
+                return Ok(candidate.counted().await);
             }
             let began = clock::now();
             match self.commit(asked, &candidate, &now).await {
@@ -118,7 +134,7 @@ impl Controller {
                         revision: committed.revision,
                         live,
                         changed: true,
-                        ..candidate.outcome
+                        ..candidate.counted().await
                     });
                 }
                 Err(CommitError::Moved(_)) => {}
@@ -269,8 +285,9 @@ impl Controller {
                 summary,
                 diff,
                 plans,
-                members,
+                members: None,
             },
+            members,
         })
     }
 

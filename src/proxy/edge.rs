@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
@@ -20,7 +19,7 @@ use tokio::time::timeout;
 
 use super::gateway::Gateway;
 use super::leave::{Leaving, unless_idle};
-use super::places::{Connections, Crowded, Places};
+use super::places::{Connections, Crowded, Entered, Places};
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
 use crate::telemetry::metrics::{self, DownstreamConnection};
@@ -88,15 +87,27 @@ impl Edge {
         }
     }
 
-    async fn turn_away(&self, mut stream: Stream, crowded: Crowded) {
+    /// A place for a connection, held as long as it is open; taken before anything is done for it, a TLS handshake above
+    /// all. None if it is turned away, with an answer where it `speaks` HTTP in clear text.
+    pub async fn enter(&self, stream: Stream, speaks: bool) -> Option<(Stream, Entered)> {
+        let client = stream.get_socket_digest();
+        let client = client.and_then(|d| Some(d.peer_addr()?.as_inet()?.ip()));
+        match self.connections.enter(client) {
+            Ok(entered) => Some((stream, entered)),
+            Err(crowded) => {
+                Box::pin(self.turn_away(stream, crowded, speaks)).await;
+                None
+            }
+        }
+    }
+
+    async fn turn_away(&self, mut stream: Stream, crowded: Crowded, speaks: bool) {
         let (answer, cause) = match crowded {
             Crowded::All => (NO_ROOM, "connections"),
             Crowded::Client => (TOO_MANY, "connections_per_client"),
         };
         metrics::refused(cause);
-        // HTTP/2 has no such short word: the end of the connection is the answer.
-        let told = !matches!(stream.selected_alpn_proto(), Some(ALPN::H2));
-        if let (Some(_place), true) = (self.farewells.take(), told) {
+        if let (Some(_place), true) = (self.farewells.take(), speaks) {
             let farewell = async {
                 stream.write_all(answer).await?;
                 stream.flush().await?;
@@ -107,29 +118,10 @@ impl Edge {
             drop(timeout(FAREWELL, farewell).await);
         }
     }
-}
 
-/// Pingora's bounds with ours: the head of a request is bounded as over HTTP/1.
-fn h2_options(limits: &Limits) -> H2Options {
-    let mut options = default_h2_options();
-    options.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
-    options.max_concurrent_streams(limits.http2_streams_max.get());
-    options
-}
-
-#[async_trait]
-impl ServerApp for Edge {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let client = stream.get_socket_digest();
-        let client = client.and_then(|d| Some(d.peer_addr()?.as_inet()?.ip()));
-        let _entered = match self.connections.enter(client) {
-            Ok(entered) => entered,
-            Err(crowded) => {
-                Box::pin(self.turn_away(stream, crowded)).await;
-                return None;
-            }
-        };
-        let _open = DownstreamConnection::open();
+    /// Serves a connection that has its place, until it is over.
+    pub async fn serve(&self, stream: Stream, entered: Entered, shutdown: &ShutdownWatch) {
+        let (_entered, _open) = (entered, DownstreamConnection::open());
         let watched = Box::new(Socket::new(stream, self.limits));
         let wire = Arc::clone(watched.wire());
         let mut shutdown = shutdown.clone();
@@ -151,12 +143,20 @@ impl ServerApp for Edge {
             }
         };
         unless_idle(serving, &wire, &self.leaving).await;
-        None
     }
 
-    async fn cleanup(&self) {
+    /// Ends what waits for a request.
+    pub async fn cleanup(&self) {
         self.http.cleanup().await;
     }
+}
+
+/// Pingora's bounds with ours: the head of a request is bounded as over HTTP/1.
+fn h2_options(limits: &Limits) -> H2Options {
+    let mut options = default_h2_options();
+    options.max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX));
+    options.max_concurrent_streams(limits.http2_streams_max.get());
+    options
 }
 
 /// Requests, of whatever version.

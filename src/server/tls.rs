@@ -18,7 +18,7 @@ use pingora::server::ShutdownWatch;
 use thiserror::Error;
 
 use super::settings::TlsSettings;
-use crate::proxy::Relays;
+use crate::proxy::{Edge, Relays};
 use crate::telemetry::{metrics, targets};
 use material::{Stamps, acceptor, stamps};
 
@@ -111,39 +111,40 @@ impl Terminator {
     }
 }
 
-/// An application behind what comes before requests: the word of a relay, then TLS, each where there is one.
-pub struct Secured<A> {
-    inner: Arc<A>,
+/// An edge behind what comes before requests: the word of a relay, a place for the connection, TLS.
+pub struct Secured {
+    edge: Edge,
     relays: Option<Relays>,
     tls: Option<Arc<Terminator>>,
 }
 
-impl<A> Secured<A> {
-    /// Puts both before `inner`; only `relays` may connect, where there are any.
-    pub fn new(inner: A, relays: Option<Relays>, tls: Option<Arc<Terminator>>) -> Self {
-        let inner = Arc::new(inner);
-        Self { inner, relays, tls }
+impl Secured {
+    /// Puts both before `edge`; only `relays` may connect, where there are any.
+    pub fn new(edge: Edge, relays: Option<Relays>, tls: Option<Arc<Terminator>>) -> Self {
+        Self { edge, relays, tls }
     }
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> ServerApp for Secured<A> {
+impl ServerApp for Secured {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        // From here on the client is the one that a relay named, for TLS, too.
+        // In boxes: what only the start of a connection needs is not kept with it.
+        // From here on the client is the one that a relay named, for its places and for TLS, too.
         if let Some(relays) = &self.relays {
             if !Box::pin(relays.introduce(&mut *stream)).await {
                 return None;
             }
         }
+        let (stream, entered) = self.edge.enter(stream, self.tls.is_none()).await?;
         let stream = match &self.tls {
-            // Both in boxes: what only the start of a connection needs is not kept with it.
             Some(tls) => Box::pin(tls.accept(stream)).await?,
             None => stream,
         };
-        self.inner.process_new(stream, shutdown).await
+        self.edge.serve(stream, entered, shutdown).await;
+        None
     }
 
     async fn cleanup(&self) {
-        self.inner.cleanup().await;
+        self.edge.cleanup().await;
     }
 }

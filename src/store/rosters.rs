@@ -17,8 +17,8 @@ use self::folder::Folder;
 use self::names::{Names, NamesWriter};
 use super::StoreError;
 use crate::rollout::{
-    Draft, Fact, Gathered, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterKey, RosterName, Sorted,
-    WeakRoster, write_roster,
+    Draft, Fact, Gathered, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterFault, RosterKey, RosterName,
+    Sorted, WeakRoster, write_roster,
 };
 
 /// A file that nothing names is kept for so long: whoever wrote it may be about to commit a change that does.
@@ -79,8 +79,10 @@ impl Rosters {
     ///
     /// # Errors
     /// When it cannot be written; then nothing of it is kept.
-    pub fn keep(&self, sorted: &Sorted) -> Result<Roster, StoreError> {
-        self.write(sorted, |names| sorted.names().try_for_each(|name| names.add(name)))
+    pub fn keep(&self, sorted: Sorted) -> Result<Roster, StoreError> {
+        self.write(sorted, |sorted, names| {
+            sorted.names().try_for_each(|name| names.add(name))
+        })
     }
 
     /// Keeps a roster, if there is one, and what changed since as a new roster, durably. Blocks while it does. `since` says
@@ -98,24 +100,27 @@ impl Rosters {
             since
                 .filter(|(_, is_in)| *is_in)
                 .for_each(|(user, _)| gathered.add(user));
-            return self.keep(&gathered.sorted(1));
+            return self.keep(gathered.sorted(1));
         };
         let merged = Merged::new(roster, since);
         let kept = self.names(roster)?;
-        self.write(&merged, |names| merged.names(kept.from(0), |name| names.add(name)))
+        self.write(merged, |merged, names| {
+            merged.names(kept.from(0), |name| names.add(name))
+        })
     }
 
-    fn write(
+    fn write<D: Draft>(
         &self,
-        draft: &impl Draft,
-        names: impl FnOnce(&mut NamesWriter<'_>) -> std::io::Result<()>,
+        mut draft: D,
+        names: impl FnOnce(&D, &mut NamesWriter<'_>) -> std::io::Result<()>,
     ) -> Result<Roster, StoreError> {
-        match &self.place {
+        let name = match &self.place {
             Place::Memory(kept) => {
                 let mut bytes = Vec::new();
-                let written = NamesWriter::write(&mut bytes, names).and_then(|mark| {
+                let mark = NamesWriter::write(&mut bytes, |out| names(&draft, out));
+                let written = mark.and_then(|mark| {
                     let mut roster = Vec::new();
-                    let name = write_roster(draft, mark, &mut roster)?;
+                    let name = write_roster(&mut draft, mark, &mut roster)?;
                     Ok((name, roster))
                 });
                 let (name, roster) = written.map_err(|error| unwritten("memory", &error))?;
@@ -124,17 +129,21 @@ impl Rosters {
                     names: Arc::new(bytes),
                 };
                 kept.lock().insert(name.digest, both);
-                self.open(&name)
+                name
             }
             Place::Folder(folder) => {
+                let draft = &mut draft;
                 let written = folder.write(
-                    |out| NamesWriter::write(out, names),
-                    |mark, out| write_roster(draft, mark, out),
+                    draft,
+                    |draft, out| NamesWriter::write(out, |out| names(draft, out)),
+                    |draft, mark, out| write_roster(draft, mark, out),
                 );
-                let name = written.map_err(|error| unwritten(&folder.place(), &error))?;
-                self.open(&name)
+                written.map_err(|error| unwritten(&folder.place(), &error))?
             }
-        }
+        };
+        // What it was written from is not needed beside it.
+        drop(draft);
+        self.opened(&name, Roster::written)
     }
 
     /// Opens a roster: maps its file and compares its digest, once for as long as anybody has it. Blocks while it does.
@@ -142,6 +151,14 @@ impl Rosters {
     /// # Errors
     /// When it is missing, cut short or damaged; the error names the file.
     pub fn open(&self, name: &RosterName) -> Result<Roster, StoreError> {
+        self.opened(name, Roster::open)
+    }
+
+    fn opened(
+        &self,
+        name: &RosterName,
+        open_bytes: impl FnOnce(RosterBytes, RosterDigest) -> Result<Roster, RosterFault>,
+    ) -> Result<Roster, StoreError> {
         // Held all the while, so that nobody reads the same file a second time.
         let mut open = self.open.lock();
         if let Some(roster) = open.get(&name.digest).and_then(WeakRoster::upgrade) {
@@ -159,7 +176,7 @@ impl Rosters {
                 (bytes, place)
             }
         };
-        let roster = Roster::open(bytes, name.digest).map_err(|fault| unreadable(&place, &fault))?;
+        let roster = open_bytes(bytes, name.digest).map_err(|fault| unreadable(&place, &fault))?;
         open.retain(|_, weak| weak.upgrade().is_some());
         open.insert(name.digest, roster.downgrade());
         Ok(roster)

@@ -2,14 +2,17 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
+use ring::hmac;
 use switchyard::admin::lists::{Format, Reading};
 use switchyard::config;
 use switchyard::identity::{
-    Anonymous, Identity, Normalise, Read, Reader, Secret, Settings, Source, SourceKind, UserId,
+    Anonymous, Identity, Normalise, Read, Reader, Secret, Settings, Source, SourceKind, UserId, jwt,
 };
 use switchyard::proxy::fields::Fields;
 use switchyard::proxy::guard;
@@ -23,9 +26,10 @@ use switchyard::rollout::{
 pub type Entry = (&'static str, fn(&[u8]));
 
 /// All of them; each has a file in `targets/` and a folder in `seeds/`.
-pub const ENTRIES: [Entry; 7] = [
+pub const ENTRIES: [Entry; 8] = [
     ("config", config),
     ("identity", identity),
+    ("jwt", jwt),
     ("spec", spec),
     ("import", import),
     ("roster", roster),
@@ -99,6 +103,66 @@ pub fn identity(bytes: &[u8]) {
                 "a stranger's header was believed"
             );
         }
+    }
+    assert_eq!(found, read());
+}
+
+/// The second at which tokens are looked at.
+const NOW: u64 = 1_800_000_000;
+const KEYS: &str =
+    r#"{"keys":[{"kty":"oct","kid":"hs","alg":"HS256","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}"#;
+const KEY: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
+
+/// A token that nobody signed is never believed; of one that is signed, whatever it holds, an id within its bounds comes
+/// out, twice the same, or a refusal; any text is a set of keys or none.
+pub fn jwt(bytes: &[u8]) {
+    let Some((choice, rest)) = bytes.split_first() else {
+        return;
+    };
+    let settings = jwt::Settings {
+        place: jwt::Place::default(),
+        claim: if choice & 4 == 0 { "sub" } else { "uid" }.to_owned(),
+        keys: jwt::Keys::File("keys.json".into()),
+        issuer: None,
+        audience: Vec::new(),
+        algorithms: jwt::Algorithm::ALL.to_vec(),
+        leeway: Duration::from_secs(60),
+        on_invalid: jwt::OnInvalid::Reject,
+    };
+    let keys = if choice & 3 == 2 {
+        jwt::KeySet::read(rest, &settings)
+    } else {
+        jwt::KeySet::read(KEYS.as_bytes(), &settings)
+    };
+    let Ok(keys) = keys else { return };
+    let reader = Reader::new(Settings {
+        sources: vec![Source::Jwt(settings)],
+        ..Settings::default()
+    });
+    let source = reader.token_sources().next().expect("a source of tokens");
+    source.take(keys);
+    let signed = choice & 3 == 1;
+    let token = match rest.iter().position(|b| *b == b'\n') {
+        Some(end) if signed => {
+            let (head, claims) = (&rest[..end], &rest[end + 1..]);
+            let content = format!("{}.{}", URL_SAFE_NO_PAD.encode(head), URL_SAFE_NO_PAD.encode(claims));
+            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY), content.as_bytes());
+            format!("{content}.{}", URL_SAFE_NO_PAD.encode(tag))
+        }
+        _ => String::from_utf8_lossy(rest).into_owned(),
+    };
+    let Ok(value) = HeaderValue::from_str(&format!("Bearer {token}")) else {
+        return;
+    };
+    let headers = HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);
+    let read = || match reader.read(&headers, None, None, false, || NOW * 1000)? {
+        Read::Done(reading) => Ok(reading.identity),
+        Read::Pending(check) => reader.settle(&headers, check.run()).map(|reading| reading.identity),
+    };
+    let found = read();
+    if let Ok(Identity::User { id, .. }) = &found {
+        assert!(signed, "believed without a signature");
+        assert!((1..=1024).contains(&id.as_bytes().len()), "{id:?}");
     }
     assert_eq!(found, read());
 }

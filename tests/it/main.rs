@@ -35,6 +35,7 @@ mod http2_upstream;
 mod jwt;
 mod limits;
 mod load;
+mod memory;
 mod messages;
 mod pools;
 mod proxied;

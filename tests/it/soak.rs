@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::files::{directory, free};
 use crate::harness::load::Load;
 use crate::harness::origin::{Wire, ok, serve};
-use crate::harness::{Proxy, long};
+use crate::harness::{PATIENCE, Proxy, long};
 
 const CLIENTS: usize = 32;
 /// Between two looks at the memory.
@@ -44,7 +44,12 @@ fn configuration(origin: &str) -> (PathBuf, PathBuf) {
 async fn upgrade(file: &Path, sock: &Path, old: Proxy) -> Proxy {
     let file = file.to_owned();
     let new = tokio::task::spawn_blocking(move || Proxy::launch(&file, &["-u"], &[]));
+    let since = Instant::now();
     while !sock.exists() {
+        assert!(
+            since.elapsed() < PATIENCE,
+            "the successor does not wait for the sockets"
+        );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     old.signal("QUIT");

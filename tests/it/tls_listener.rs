@@ -1,5 +1,6 @@
 //! TLS of listeners: certificates by name, versions, sessions that are resumed, certificates of clients, deadlines.
 
+use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
@@ -236,5 +237,26 @@ fn a_handshake_has_a_deadline_and_is_counted_as_what_it_is() {
     proxy.wait_metric(errors, &["cause=\"tls_handshake_timeout\""], 1.0);
     stream.write_all(REQUEST).expect("write");
     assert_eq!(answer(&mut stream).body, "ok");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn connections_are_bounded_before_they_shake_hands() {
+    let authority = Authority::new();
+    let origin = Origin::named("ok");
+    let more = one_pool(&origin.address, "limits: { connections_max: 2 }");
+    let proxy = Proxy::start_on(&listener(&authority.sign("edge.test"), ""), &more, &[]);
+    let address = proxy.https.clone().expect("a listener with TLS");
+    let config = Arc::new(client(&authority, None, BOTH));
+    // They say nothing; whoever looked whether the program listens may have a place for a moment more.
+    let silent = RefCell::new(Vec::new());
+    until("there is no place for one more", || {
+        let another = TcpStream::connect(&address).expect("connect");
+        silent.borrow_mut().push(another);
+        ask(&config, &address, "edge.test").is_err()
+    });
+    assert!(proxy.metric("switchyard_refused_total", &["cause=\"connections\""]) >= 1.0);
+    drop(silent);
+    until("there is again", || ask(&config, &address, "edge.test").is_ok());
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }

@@ -167,7 +167,7 @@ pub fn kept(store: &dyn Store, users: &BTreeSet<String>) -> Roster {
     let rosters = store.rosters();
     let mut gathered = Gathered::new(rosters.fresh_key());
     users.iter().for_each(|user| gathered.add(user));
-    let roster = rosters.keep(&gathered.sorted(1)).expect("kept");
+    let roster = rosters.keep(gathered.sorted(1)).expect("kept");
     known(&roster, users);
     roster
 }

@@ -27,9 +27,10 @@ pub struct Gathered {
 /// Ids in the order of their keys, each once.
 pub struct Sorted {
     key: RosterKey,
-    numbers: Vec<Vec<u64>>,
-    uuids: Vec<Vec<u128>>,
-    texts: Vec<SortedTexts>,
+    counts: [u64; 3],
+    numbers: Vec<Chunks<u64>>,
+    uuids: Vec<Chunks<u128>>,
+    texts: Vec<Texts>,
 }
 
 #[derive(Default)]
@@ -43,12 +44,6 @@ struct Chunks<T> {
 struct Texts {
     full: Vec<Vec<u8>>,
     open: Vec<u8>,
-}
-
-#[derive(Default)]
-struct SortedTexts {
-    fingerprints: Vec<u128>,
-    texts: Vec<u8>,
 }
 
 impl Gathered {
@@ -89,12 +84,24 @@ impl Gathered {
     #[must_use]
     pub fn sorted(self, threads: usize) -> Sorted {
         let threads = if self.count < ALONE_MAX { 1 } else { threads };
-        let key = self.key;
+        let Self {
+            key,
+            mut numbers,
+            mut uuids,
+            mut texts,
+            ..
+        } = self;
+        let counts = [
+            each_part(&mut numbers, threads, Chunks::sort),
+            each_part(&mut uuids, threads, Chunks::sort),
+            each_part(&mut texts, threads, |part, ()| part.sort(key)),
+        ];
         Sorted {
             key,
-            numbers: each_part(self.numbers, threads, Chunks::sorted),
-            uuids: each_part(self.uuids, threads, Chunks::sorted),
-            texts: each_part(self.texts, threads, move |texts| texts.sorted(key)),
+            counts,
+            numbers,
+            uuids,
+            texts,
         }
     }
 }
@@ -107,24 +114,25 @@ fn part(key: u128) -> usize {
     (key >> 120) as usize
 }
 
-fn each_part<A: Send, B: Send>(parts: Vec<A>, threads: usize, work: impl Fn(A) -> B + Sync) -> Vec<B> {
+/// Works on all parts, on so many threads, each of which has room of its own to work in; yields the sum.
+fn each_part<A: Send, R: Default>(parts: &mut [A], threads: usize, work: impl Fn(&mut A, &mut R) -> u64 + Sync) -> u64 {
     let work = &work;
-    let mut parts = parts.into_iter();
     let each = PARTS.div_ceil(threads.max(1));
     std::thread::scope(|scope| {
-        let mut running = Vec::new();
-        loop {
-            let mine: Vec<A> = parts.by_ref().take(each).collect();
-            if mine.is_empty() {
-                break;
-            }
-            running.push(scope.spawn(move || mine.into_iter().map(work).collect::<Vec<B>>()));
-        }
+        let running: Vec<_> = parts
+            .chunks_mut(each)
+            .map(|mine| {
+                scope.spawn(move || {
+                    let mut room = R::default();
+                    mine.iter_mut().map(|part| work(part, &mut room)).sum::<u64>()
+                })
+            })
+            .collect();
         let done = running.into_iter().map(|thread| match thread.join() {
             Ok(done) => done,
             Err(panic) => std::panic::resume_unwind(panic),
         });
-        done.flatten().collect()
+        done.sum()
     })
 }
 
@@ -140,13 +148,33 @@ impl<T: Copy + Ord> Chunks<T> {
         self.open.push(key);
     }
 
-    fn sorted(mut self) -> Vec<T> {
-        self.full.push(self.open);
-        let mut all = self.full.concat();
-        drop(self.full);
-        all.sort_unstable();
-        all.dedup();
-        all
+    /// Sorts them within their chunks: freed chunks, among those of other parts, would be of no use to a copy. Yields how
+    /// many are left.
+    fn sort(&mut self, room: &mut Vec<T>) -> u64 {
+        self.full.push(std::mem::take(&mut self.open));
+        room.clear();
+        self.full.iter().for_each(|chunk| room.extend_from_slice(chunk));
+        room.sort_unstable();
+        room.dedup();
+        let mut rest = room.as_slice();
+        for chunk in &mut self.full {
+            let (here, after) = rest.split_at(rest.len().min(chunk.len()));
+            chunk.clear();
+            chunk.extend_from_slice(here);
+            rest = after;
+        }
+        room.len() as u64
+    }
+
+    fn each(&self, each: &mut dyn FnMut(T)) {
+        self.full.iter().flatten().for_each(|key| each(*key));
+    }
+
+    /// The same, and frees each chunk behind it.
+    fn drain(&mut self, each: &mut dyn FnMut(T)) {
+        self.full
+            .drain(..)
+            .for_each(|chunk| chunk.iter().for_each(|key| each(*key)));
     }
 }
 
@@ -162,21 +190,26 @@ impl Texts {
         push_text(&mut self.open, id);
     }
 
-    fn sorted(mut self, key: RosterKey) -> SortedTexts {
-        self.full.push(self.open);
-        let texts = self.full.iter().flat_map(|chunk| each_text(chunk));
-        let mut all: Vec<(u128, &[u8])> = texts.map(|id| (fingerprint(key, UserHash::of(id), id), id)).collect();
+    /// As [`Chunks::sort`].
+    fn sort(&mut self, key: RosterKey) -> u64 {
+        self.full.push(std::mem::take(&mut self.open));
+        let before = std::mem::take(&mut self.full);
+        let texts = before.iter().flat_map(|chunk| each_text(chunk));
+        let mut all: Vec<(u128, &[u8])> = texts.map(|id| (of_text(key, id), id)).collect();
         all.sort_unstable_by_key(|(fingerprint, _)| *fingerprint);
         all.dedup_by_key(|(fingerprint, _)| *fingerprint);
-        let mut texts = Vec::with_capacity(all.iter().map(|(_, id)| LENGTH + id.len()).sum());
-        for (_, id) in &all {
-            push_text(&mut texts, id);
-        }
-        SortedTexts {
-            fingerprints: all.iter().map(|(fingerprint, _)| *fingerprint).collect(),
-            texts,
-        }
+        all.iter().for_each(|(_, id)| self.push(id));
+        self.full.push(std::mem::take(&mut self.open));
+        all.len() as u64
     }
+
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        self.full.iter().flat_map(|chunk| each_text(chunk))
+    }
+}
+
+fn of_text(key: RosterKey, id: &[u8]) -> u128 {
+    fingerprint(key, UserHash::of(id), id)
 }
 
 fn push_text(texts: &mut Vec<u8>, id: &[u8]) {
@@ -198,7 +231,7 @@ fn each_text(mut texts: &[u8]) -> impl Iterator<Item = &[u8]> {
 impl Sorted {
     /// The ids that are neither numbers nor UUIDs, in the order of their fingerprints.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        let texts = self.texts.iter().flat_map(|part| each_text(&part.texts));
+        let texts = self.texts.iter().flat_map(Texts::each);
         // They came as text.
         texts.map(|id| std::str::from_utf8(id).unwrap_or_default())
     }
@@ -206,10 +239,11 @@ impl Sorted {
     /// All ids, for a list that is short.
     #[must_use]
     pub fn ids(&self) -> Vec<Box<str>> {
-        let numbers = self.numbers.iter().flatten().map(|key| number_of(*key).to_string());
-        let uuids = self.uuids.iter().flatten().map(|key| uuid_of(*key));
-        let texts = self.names().map(ToOwned::to_owned);
-        numbers.chain(uuids).chain(texts).map(String::into_boxed_str).collect()
+        let mut ids = Vec::new();
+        self.numbers(&mut |key| ids.push(number_of(key).to_string().into()));
+        self.uuids(&mut |key| ids.push(uuid_of(key).into()));
+        ids.extend(self.names().map(Box::from));
+        ids
     }
 
     /// How many there are.
@@ -221,12 +255,7 @@ impl Sorted {
 
 impl Draft for Sorted {
     fn counts(&self) -> [u64; 3] {
-        let sum = |lengths: &mut dyn Iterator<Item = usize>| lengths.map(|n| n as u64).sum();
-        [
-            sum(&mut self.numbers.iter().map(Vec::len)),
-            sum(&mut self.uuids.iter().map(Vec::len)),
-            sum(&mut self.texts.iter().map(|part| part.fingerprints.len())),
-        ]
+        self.counts
     }
 
     fn key(&self) -> RosterKey {
@@ -234,15 +263,24 @@ impl Draft for Sorted {
     }
 
     fn numbers(&self, each: &mut dyn FnMut(u64)) {
-        self.numbers.iter().flatten().for_each(|key| each(*key));
+        self.numbers.iter().for_each(|part| part.each(each));
     }
 
     fn uuids(&self, each: &mut dyn FnMut(u128)) {
-        self.uuids.iter().flatten().for_each(|key| each(*key));
+        self.uuids.iter().for_each(|part| part.each(each));
     }
 
     fn texts(&self, each: &mut dyn FnMut(u128)) {
-        let texts = self.texts.iter().flat_map(|part| &part.fingerprints);
-        texts.for_each(|key| each(*key));
+        // Made again rather than kept: they take as much room as a short id.
+        let texts = self.texts.iter().flat_map(Texts::each);
+        texts.for_each(|id| each(of_text(self.key, id)));
+    }
+
+    fn drain_numbers(&mut self, each: &mut dyn FnMut(u64)) {
+        self.numbers.drain(..).for_each(|mut part| part.drain(each));
+    }
+
+    fn drain_uuids(&mut self, each: &mut dyn FnMut(u128)) {
+        self.uuids.drain(..).for_each(|mut part| part.drain(each));
     }
 }

@@ -104,6 +104,22 @@ impl<'a> Merged<'a> {
     }
 }
 
+/// How many keys are in both of two rows of keys, each in order.
+pub(super) fn in_both<T: Ord>(mut one: impl Iterator<Item = T>, mut other: impl Iterator<Item = T>) -> u64 {
+    let (mut count, mut left, mut right) = (0, one.next(), other.next());
+    while let (Some(a), Some(b)) = (&left, &right) {
+        let order = a.cmp(b);
+        count += u64::from(order.is_eq());
+        if order.is_le() {
+            left = one.next();
+        }
+        if order.is_ge() {
+            right = other.next();
+        }
+    }
+    count
+}
+
 impl<T: Copy + Ord> Changed<T> {
     fn put(&mut self, key: T, is_in: bool) {
         if is_in { &mut self.came } else { &mut self.went }.push(key);

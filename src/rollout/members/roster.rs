@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
 
 use super::digest::{NamesMark, RosterDigest, RosterName};
 use super::key::{self, KeyPart, RosterKey, UserKey};
-use super::merge::Order;
+use super::merge::{Order, in_both};
 use super::shelf::{AT_ONCE, Shelf};
 use crate::rollout::users::UserHash;
 
@@ -77,7 +77,8 @@ pub enum RosterFault {
     Unsound,
 }
 
-/// What a roster is written from: each kind's keys in order, each once. Each is asked for twice.
+/// What a roster is written from: each kind's keys in order, each once. Each is asked for twice, and need not be kept after
+/// the second time.
 pub trait Draft {
     /// How many numbers, UUIDs and other ids.
     fn counts(&self) -> [u64; 3];
@@ -89,13 +90,21 @@ pub trait Draft {
     fn uuids(&self, each: &mut dyn FnMut(u128));
     /// The fingerprints of the others.
     fn texts(&self, each: &mut dyn FnMut(u128));
+    /// The mixed numbers, for the last time.
+    fn drain_numbers(&mut self, each: &mut dyn FnMut(u64)) {
+        self.numbers(each);
+    }
+    /// The mixed UUIDs, for the last time.
+    fn drain_uuids(&mut self, each: &mut dyn FnMut(u128)) {
+        self.uuids(each);
+    }
 }
 
 /// Writes a roster's bytes and yields its name.
 ///
 /// # Errors
 /// When they cannot be written, or there are more than 2^32 ids of a kind.
-pub fn write_roster(draft: &impl Draft, names: NamesMark, out: &mut impl Write) -> io::Result<RosterName> {
+pub fn write_roster(draft: &mut impl Draft, names: NamesMark, out: &mut impl Write) -> io::Result<RosterName> {
     let counts = draft.counts();
     if counts.iter().any(|count| *count > KEYS_MAX) {
         return Err(io::Error::other("there are more than 4,294,967,295 users of a kind"));
@@ -107,9 +116,12 @@ pub fn write_roster(draft: &impl Draft, names: NamesMark, out: &mut impl Write) 
         waiting: Vec::with_capacity(Digested::<Vec<u8>>::AT_ONCE),
     };
     out.write_all(&head.bytes())?;
-    head.numbers.write(&mut out, |each| draft.numbers(each))?;
-    head.uuids.write(&mut out, |each| draft.uuids(each))?;
-    head.texts.write(&mut out, |each| draft.texts(each))?;
+    head.numbers.write_places(&mut out, |each| draft.numbers(each))?;
+    head.numbers.write_keys(&mut out, |each| draft.drain_numbers(each))?;
+    head.uuids.write_places(&mut out, |each| draft.uuids(each))?;
+    head.uuids.write_keys(&mut out, |each| draft.drain_uuids(each))?;
+    head.texts.write_places(&mut out, |each| draft.texts(each))?;
+    head.texts.write_keys(&mut out, |each| draft.texts(each))?;
     out.write_all(&[0; TAIL])?;
     Ok(RosterName {
         digest: RosterDigest(out.finish()?),
@@ -221,6 +233,16 @@ impl Roster {
         if found != digest {
             return Err(RosterFault::Digest { found });
         }
+        Ok(Self(Arc::new(Inner { bytes, digest, head })))
+    }
+
+    /// Takes bytes that have just been written under that name, whose digest was made on the way: only the order of their
+    /// places is looked at, so that not all of them come into memory beside what they were written from.
+    ///
+    /// # Errors
+    /// When they cannot be what was written.
+    pub fn written(bytes: RosterBytes, digest: RosterDigest) -> Result<Self, RosterFault> {
+        let head = Head::read((*bytes).as_ref())?;
         Ok(Self(Arc::new(Inner { bytes, digest, head })))
     }
 
@@ -345,22 +367,6 @@ impl Roster {
     pub fn downgrade(&self) -> WeakRoster {
         WeakRoster(Arc::downgrade(&self.0))
     }
-}
-
-/// How many keys are in both of two rows of keys, each in order.
-fn in_both<T: Ord>(mut one: impl Iterator<Item = T>, mut other: impl Iterator<Item = T>) -> u64 {
-    let (mut count, mut left, mut right) = (0, one.next(), other.next());
-    while let (Some(a), Some(b)) = (&left, &right) {
-        let order = a.cmp(b);
-        count += u64::from(order.is_eq());
-        if order.is_le() {
-            left = one.next();
-        }
-        if order.is_ge() {
-            right = other.next();
-        }
-    }
-    count
 }
 
 impl WeakRoster {

@@ -189,8 +189,12 @@ impl Shelf {
         W::narrow(top | below)
     }
 
-    /// Writes the places and the keys, which `each` yields in order, twice.
-    pub(super) fn write<W: Word>(&self, out: &mut impl Write, each: impl Fn(&mut dyn FnMut(W))) -> io::Result<()> {
+    /// Writes the places of the keys, which `each` yields in order.
+    pub(super) fn write_places<W: Word>(
+        &self,
+        out: &mut impl Write,
+        each: impl FnOnce(&mut dyn FnMut(W)),
+    ) -> io::Result<()> {
         let (mut done, mut bucket, mut seen) = (Ok(()), 0, 0u32);
         let mut put = |done: &mut io::Result<()>, place: u32| {
             if done.is_ok() {
@@ -207,8 +211,16 @@ impl Shelf {
         for _ in bucket..=self.buckets() {
             put(&mut done, seen);
         }
-        done?;
         debug_assert_eq!(u64::from(seen), self.keys, "as many keys as were said");
+        done
+    }
+
+    /// Writes the keys, which `each` yields in order.
+    pub(super) fn write_keys<W: Word>(
+        &self,
+        out: &mut impl Write,
+        each: impl FnOnce(&mut dyn FnMut(W)),
+    ) -> io::Result<()> {
         let (mut done, mut bucket, mut keys) = (Ok(()), 0, Vec::<W>::new());
         each(&mut |key| {
             let of = key.top(self.bits);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use memmap2::{Advice, Mmap, MmapOptions};
+use memmap2::{Advice, Mmap};
 
 use crate::clock;
 use crate::rollout::{NamesMark, RosterBytes, RosterDigest, RosterName};
@@ -56,17 +56,18 @@ impl Folder {
         mapped(&self.file(digest, "names"))
     }
 
-    /// Writes both files, syncs them, names them and syncs the folder.
-    pub(super) fn write(
+    /// Writes both files of a draft, syncs them, names them and syncs the folder.
+    pub(super) fn write<D>(
         &self,
-        names: impl FnOnce(&mut BufWriter<File>) -> io::Result<NamesMark>,
-        roster: impl FnOnce(NamesMark, &mut BufWriter<File>) -> io::Result<RosterName>,
+        draft: &mut D,
+        names: impl FnOnce(&D, &mut BufWriter<File>) -> io::Result<NamesMark>,
+        roster: impl FnOnce(&mut D, NamesMark, &mut BufWriter<File>) -> io::Result<RosterName>,
     ) -> io::Result<RosterName> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path)?;
         let mut names_file = self.unfinished()?;
-        let mark = names(&mut names_file.file)?;
+        let mark = names(draft, &mut names_file.file)?;
         let mut roster_file = self.unfinished()?;
-        let name = roster(mark, &mut roster_file.file)?;
+        let name = roster(draft, mark, &mut roster_file.file)?;
         if mark.bytes > 0 {
             names_file.finish(&self.file(name.digest, "names"))?;
         }
@@ -160,8 +161,8 @@ impl AsRef<[u8]> for Mapped {
 
 fn mapped(path: &Path) -> io::Result<RosterBytes> {
     let map = map(&File::open(path)?)?;
-    // Users come in no order: reading ahead would bring what nobody asked for.
-    map.advise(Advice::Random)?;
+    // All of it is read soon, to compare its digest: in large pieces where it is not in memory yet.
+    map.advise(Advice::WillNeed)?;
     Ok(Arc::new(Mapped(map)))
 }
 
@@ -171,5 +172,5 @@ fn map(file: &File) -> io::Result<Mmap> {
     // renamed, and from then on only ever unlinked, which leaves the mapped pages as they are; the folder can be entered by
     // the program's user only. Who writes to it or cuts it short in spite of that ends the program (SIGBUS), as who writes
     // to its executable would.
-    unsafe { MmapOptions::new().populate().map(file) }
+    unsafe { Mmap::map(file) }
 }

@@ -1,0 +1,82 @@
+//! What connections cost in memory: idle ones, and those whose clients take their time.
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use crate::harness::{Origin, Proxy, answer, connect, one_pool, respond};
+
+const CONNECTIONS: u64 = 1_000;
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+/// More than the slow ones need: the innocent must not wait for a place.
+const ROOM: &str =
+    "    connections: { max_per_endpoint: 2000 }\nlimits: { connections_per_client: 4000, connections_max: 4000 }";
+
+fn proxy(origin: &Origin) -> Proxy {
+    let proxy = Proxy::start(&one_pool(&origin.address, ROOM));
+    // What the first requests bring is not a connection's.
+    for _ in 0..100 {
+        assert_eq!(proxy.get("/", "").status, 200);
+    }
+    proxy.wait_metric("switchyard_downstream_connections", &[], 0.0);
+    proxy
+}
+
+fn open(proxy: &Proxy, begin: impl Fn(&mut TcpStream)) -> Vec<TcpStream> {
+    let each = (0..CONNECTIONS).map(|_| {
+        let mut stream = connect(&proxy.http);
+        begin(&mut stream);
+        stream
+    });
+    let all = each.collect();
+    proxy.wait_metric("switchyard_downstream_connections", &[], CONNECTIONS as f64);
+    all
+}
+
+#[test]
+fn an_idle_connection_costs_a_few_kib() {
+    const MOST_KIB: u64 = 8;
+    let origin = Origin::named("ok");
+    let proxy = proxy(&origin);
+    let before = proxy.memory_kib("VmRSS");
+    let idle = open(&proxy, |stream| {
+        stream.write_all(GET).expect("write");
+        assert_eq!(answer(stream).status, 200);
+    });
+    let grown = proxy.memory_kib("VmRSS").saturating_sub(before);
+    assert!(grown <= MOST_KIB * CONNECTIONS, "{grown} KiB for {CONNECTIONS}");
+    drop(idle);
+    proxy.wait_metric("switchyard_downstream_connections", &[], 0.0);
+}
+
+#[test]
+fn a_thousand_slow_uploads_take_little_and_hold_nobody_up() {
+    const MOST_KIB: u64 = 64 * 1024;
+    let origin = Origin::spawn(|head, stream| {
+        if head.starts_with("POST") {
+            let mut rest = [0];
+            return std::io::Read::read_exact(stream, &mut rest).is_ok();
+        }
+        respond(stream, "ok")
+    });
+    let proxy = proxy(&origin);
+    let before = proxy.memory_kib("VmRSS");
+    let slow = open(&proxy, |stream| {
+        stream
+            .write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nabc")
+            .expect("write");
+    });
+    proxy.wait_metric(
+        "switchyard_upstream_connections",
+        &["state=\"active\""],
+        CONNECTIONS as f64,
+    );
+    let grown = proxy.memory_kib("VmHWM").saturating_sub(before);
+    assert!(grown <= MOST_KIB, "{grown} KiB for {CONNECTIONS}");
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/", "").status, 200);
+    }
+    drop(slow);
+    proxy.wait_metric("switchyard_downstream_connections", &[], 0.0);
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    assert_eq!(proxy.alarms(), Vec::<String>::new(), "slow clients are no alarm");
+}
