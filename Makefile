@@ -102,8 +102,8 @@ bench: setup
 install: setup
 	cargo install --path . --locked
 
-# About 15 minutes; `CASES=200` is the first table alone.
-CASES = all
+# About 15 minutes; `make bench-peers CASES=200` is the first table alone.
+CASES ?= all
 bench-peers: setup
 	cargo build --release
 	cargo bench --bench bare --no-run

@@ -9,12 +9,12 @@ counted. Needs valgrind. Exit status: 0, or 1 when something takes more than TOL
 """
 
 import glob
-import importlib.util
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -32,11 +32,11 @@ WARM_UP, REQUESTS = 500, 3_000
 READY_SECONDS = 120
 LISTED = 100_000
 
-spec = importlib.util.spec_from_file_location("peers", ROOT / "benches" / "peers" / "run.py")
-peers = sys.modules["peers"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(peers)
-sys.path.insert(0, str(ROOT / "benches" / "switching"))
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+sys.path[:0] = [str(ROOT / "benches" / "switching"), str(ROOT / "benches" / "peers")]
 from client import Connection, request  # noqa: E402
+from inputs import free_port  # noqa: E402
+from programs import Failed  # noqa: E402
 
 
 def need_valgrind():
@@ -46,7 +46,7 @@ def need_valgrind():
         print("installing valgrind", file=sys.stderr)
         subprocess.run(["apt-get", "install", "-qy", "--no-install-recommends", "valgrind"], stdout=subprocess.DEVNULL)
     if not shutil.which("valgrind"):
-        raise peers.Failed("valgrind counts the instructions: install it, e.g. `apt-get install valgrind`")
+        raise Failed("valgrind counts the instructions: install it, e.g. `apt-get install valgrind`")
 
 
 def total(file):
@@ -60,7 +60,7 @@ def callgrind(folder, *more):
 def newest(name):
     built = [p for p in glob.glob(str(ROOT / f"target/release/deps/{name}-*")) if os.access(p, os.X_OK)]
     if not built:
-        raise peers.Failed(f"`cargo bench --bench {name} --no-run` builds what is counted")
+        raise Failed(f"`cargo bench --bench {name} --no-run` builds what is counted")
     return max(built, key=os.path.getmtime)
 
 
@@ -102,20 +102,20 @@ def wait_ready(child, port):
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
         if child.poll() is not None:
-            raise peers.Failed("the program ended before it served")
+            raise Failed("the program ended before it served")
         try:
             return Connection(port)
         except OSError:
             time.sleep(0.1)
-    raise peers.Failed(f"it is not ready after {READY_SECONDS} s")
+    raise Failed(f"it is not ready after {READY_SECONDS} s")
 
 
 def forwarded(folder):
     """Instructions of one request through the program, on one connection, one at a time; a listed user's."""
-    listening = peers.socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server(("127.0.0.1", 0))
     origin(listening)
     there = listening.getsockname()[1]
-    http, admin = peers.free_port(), peers.free_port()
+    http, admin = free_port(), free_port()
     config = configuration(folder, {"DIR": folder, "LISTEN": http, "ADMIN": admin, "STABLE": there, "CANARY": there})
     program = os.environ.get("SWITCHYARD_BIN", str(ROOT / "target/release/switchyard"))
     child = subprocess.Popen([*callgrind(folder, "--separate-threads=no"), program, "serve", "-c", config],
@@ -128,7 +128,7 @@ def forwarded(folder):
             for _ in range(count):
                 status, _body = connection.ask(ask)
                 if status != 200:
-                    raise peers.Failed(f"a request was answered with {status}")
+                    raise Failed(f"a request was answered with {status}")
         many(WARM_UP)
         control(child, "--zero")
         many(REQUESTS)
@@ -183,5 +183,5 @@ def main():
 if __name__ == "__main__":
     try:
         sys.exit(main())
-    except peers.Failed as problem:
+    except Failed as problem:
         sys.exit(f"bench-check: {problem}")
