@@ -2,7 +2,7 @@
 """Measures what changes cost while traffic flows: how soon one is visible, and what requests feel of it; of a flood of
 admin requests; and what an import of a million users takes.
 
-    run.py [--long] [--seconds N] [--rounds N] [--rate N] [--users N] [--renice N]
+    run.py [--long] [--seconds N] [--rounds N] [--rate N] [--members N] [--users N]
 
 The program runs on the first core with one thread; load, origins and this script on the last. Needs Go and nginx, as
 `make bench-peers` does, and its load generator. Prints a table and writes it to target/bench-switching.md.
@@ -11,6 +11,7 @@ Exit status: 0, or 1 when a request failed or the program did.
 
 import argparse
 import importlib.util
+import json
 import os
 import select
 import statistics
@@ -37,7 +38,6 @@ FLOOD_WRITERS = 2  # changes go one after the other, so more would only wait
 FLOOD_WRITE_EACH = 5  # one request in so many is a change, as far as the disk allows
 MOVES_TIMED = 50
 SETTLE_SECONDS = 5  # until memory that is free is given back
-REQUESTS = ("edge", "access-log")  # the threads that serve requests
 USERS = "/api/v1/rollouts/default/users"
 
 spec = importlib.util.spec_from_file_location("peers", HERE.parent / "peers" / "run.py")
@@ -51,7 +51,7 @@ def options():
     parse.add_argument("--seconds", type=float, default=5, help="of each round")
     parse.add_argument("--rounds", type=int, default=3, help="each without and with what is measured")
     parse.add_argument("--rate", type=int, help="requests a second; found out otherwise")
-    parse.add_argument("--renice", type=int, default=0, help="of all threads but those that serve requests: an experiment")
+    parse.add_argument("--members", type=int, default=1_000_000, help="of the segment that is replaced")
     parse.add_argument("--users", type=int, default=1_000_000, help="that are imported")
     return parse.parse_args()
 
@@ -61,8 +61,8 @@ def options():
 class Site:
     """The program with its origins, on ports of its own."""
 
-    def __init__(self, folder, settings, load, origin, ports, renice):
-        self.folder, self.settings, self.renice = folder, settings, renice
+    def __init__(self, folder, settings, load, origin, ports):
+        self.folder, self.settings = folder, settings
         self.http, self.admin = peers.free_port(), peers.free_port()
         values = {"DIR": folder, "LISTEN": self.http, "ADMIN": self.admin,
                   "STABLE": ports["stable"], "CANARY": ports["canary"]}
@@ -77,9 +77,6 @@ class Site:
         """Starts it, and says how long until it was ready."""
         self.process = peers.Process("switchyard", self.settings.cores[0], self.command, self.folder)
         took = timed(self.wait_ready)[0]
-        for task in Path(f"/proc/{self.process.child.pid}/task").iterdir() if self.renice else ():
-            if (task / "comm").read_text().strip() not in REQUESTS:
-                os.setpriority(os.PRIO_PROCESS, int(task.name), self.renice)
         return took
 
     def wait_ready(self):
@@ -241,6 +238,46 @@ class Flood:
         self.seconds += time.monotonic() - began
 
 
+class Replacing:
+    """One segment, which the rollout's targets ask for, replaced again and again by other users."""
+
+    PATH = "/api/v1/segments/many"
+    LISTS = 2
+
+    def __init__(self, site, users):
+        self.site, self.took = site, []
+        self.lists = [site.folder / f"many-{n}" for n in range(self.LISTS)]
+        for n, file in enumerate(self.lists):
+            file.write_text("".join(f"{2_000_000_000 + self.LISTS * user + n}\n" for user in range(users)))
+        admin = Connection(site.admin)
+        self.replace(admin)
+        targets = '{"targets":[{"segment":"many","release":"canary"}]}'
+        site.change(admin, "PATCH", "/api/v1/rollouts/default", targets, self.revision(admin, "/api/v1/rollouts/default"))
+
+    def revision(self, admin, path):
+        status, said = admin.ask(request("GET", path))
+        return f'If-Match: "{json.loads(said)["revision"]}"\r\n' if status == 200 else ""
+
+    def replace(self, admin):
+        file = self.lists[len(self.took) % self.LISTS]
+        head = (f"PUT {self.PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+                f"{self.revision(admin, self.PATH)}Content-Length: {file.stat().st_size}\r\n\r\n").encode()
+        def send():
+            admin.send(head)
+            with file.open("rb") as lines:
+                admin.socket.sendfile(lines)
+            return admin.answer()
+        seconds, (status, said) = timed(send)
+        if status != 200:
+            raise peers.Failed(f"a segment was refused: {status} {said.decode(errors='replace')}")
+        self.took.append(seconds)
+
+    def run(self, end):
+        admin = Connection(self.site.admin)
+        while time.monotonic() < end:
+            self.replace(admin)
+
+
 def rounds(site, rate, count, seconds, beside):
     """Alternates without and with; of each the latencies' medians in µs, and all failures."""
     without, with_it, errors = [], [], 0
@@ -332,6 +369,13 @@ def measure(site, wanted):
     rows.append(("requests' p99 with the flood", f"{ratio:.2f} ({plain:.0f} → {moved:.0f} µs)", "at most 1.20"))
     rows.append(("requests failed", str(errors), "0"))
     failed += errors + flood.failed
+    replacing = Replacing(site, wanted.members)
+    felt, errors = rounds(site, rate // 2, wanted.rounds, wanted.seconds, replacing.run)
+    plain, moved, ratio = felt["p99"]
+    rows.append((f"requests' p99 at half that rate while a segment of {wanted.members:,} is replaced {len(replacing.took)} times",
+                 f"{ratio:.2f} ({plain:.0f} → {moved:.0f} µs); {statistics.median(replacing.took):.2f} s each", "at most 1.10"))
+    rows.append(("requests failed", str(errors), "0"))
+    failed += errors
     took, peak, final, before, after, again, fresh = imported(site, wanted.users)
     rows += [
         (f"import of {wanted.users:,} users", f"{took:.2f} s", "at most 5 s"),
@@ -355,7 +399,7 @@ def main():
         (folder / "cycle").write_text("".join(f"other {1_000_000 + 3 * n}\n" for n in range(peers.CYCLE_USERS)))
         ports = {"stable": peers.free_port(), "canary": peers.free_port()}
         origin = peers.start_origin(settings, folder, ports)
-        site = Site(folder, settings, load, origin, ports, wanted.renice)
+        site = Site(folder, settings, load, origin, ports)
         try:
             rows, failed = measure(site, wanted)
         finally:

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::tls::{SslDigest, TlsRef};
 use pingora::protocols::{
@@ -25,8 +26,8 @@ use crate::proxy::settings::Limits;
 use crate::telemetry::metrics;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Of a message that is waited for, at first: most heads are smaller.
-const PEEK_BYTES: usize = 4096;
+/// Of a message that is waited for, at first: most heads are smaller, and a small body comes along.
+const PEEK_BYTES: usize = 16 * 1024;
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -42,7 +43,7 @@ pub struct Socket {
     held: Vec<u8>,
     wire: Arc<Wire>,
     /// What was looked at before anyone read.
-    peeked: Vec<u8>,
+    peeked: BytesMut,
     timer: Option<Pin<Box<Sleep>>>,
     idle: Option<Pin<Box<Sleep>>>,
 }
@@ -55,7 +56,7 @@ impl Socket {
             inner,
             wire: Arc::new(Wire::new(limits, h2)),
             held: Vec::new(),
-            peeked: Vec::new(),
+            peeked: BytesMut::new(),
             timer: None,
             idle: None,
         }
@@ -202,9 +203,9 @@ impl AsyncRead for Socket {
         } else {
             let here = this.peeked.len().min(buf.remaining());
             buf.put_slice(&this.peeked[..here]);
-            this.peeked.drain(..here);
+            this.peeked.advance(here);
             if this.peeked.is_empty() {
-                this.peeked = Vec::new();
+                this.peeked = BytesMut::new();
             }
         }
         match this.wire.read(&buf.filled()[before..], clock::now) {
