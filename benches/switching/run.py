@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import select
+import shutil
 import statistics
 import sys
 import tempfile
@@ -21,9 +22,13 @@ import threading
 import time
 from pathlib import Path
 
-from client import Connection, rank, request, timed
-
 HERE = Path(__file__).resolve().parent
+sys.dont_write_bytecode = True  # nothing is left beside the sources
+sys.path[:0] = [str(HERE), str(HERE.parent / "peers")]
+from client import Connection, rank, request, timed  # noqa: E402
+from inputs import CYCLE_USERS  # noqa: E402
+from running import READY_SECONDS  # noqa: E402
+
 ROOT = HERE.parent.parent
 RATES = (20_000, 16_000, 13_000, 10_000, 8_000, 6_000, 4_000, 2_000)
 CORE_SHARE_MAX = 0.70  # of the proxy's core at the rate that is measured at
@@ -80,7 +85,7 @@ class Site:
         return took
 
     def wait_ready(self):
-        deadline = time.monotonic() + peers.READY_SECONDS
+        deadline = time.monotonic() + READY_SECONDS
         while time.monotonic() < deadline:
             if self.process.child.poll() is not None:
                 raise peers.Failed(f"it ended: {self.process.tail()}")
@@ -314,7 +319,7 @@ def imported(site, users):
     """On a fresh store: seconds, memory in MiB, moves before and after in ms, seconds to be ready again."""
     site.stop()
     for file in site.folder.glob("rollouts.db*"):
-        file.unlink()
+        shutil.rmtree(file) if file.is_dir() else file.unlink()
     site.start()
     admin = Connection(site.admin)
     before = one_move(site, admin)
@@ -396,7 +401,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="bench-switching-", dir=target) as temporary:
         folder = Path(temporary)
         load = peers.build_go(HERE.parent / "peers" / "load", folder / "load")
-        (folder / "cycle").write_text("".join(f"other {1_000_000 + 3 * n}\n" for n in range(peers.CYCLE_USERS)))
+        (folder / "cycle").write_text("".join(f"other {1_000_000 + 3 * n}\n" for n in range(CYCLE_USERS)))
         ports = {"stable": peers.free_port(), "canary": peers.free_port()}
         origin = peers.start_origin(settings, folder, ports)
         site = Site(folder, settings, load, origin, ports)
