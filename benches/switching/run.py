@@ -144,6 +144,15 @@ def sustained_rate(site, wanted):
     raise peers.Failed(f"not even {RATES[-1]:,} requests a second are sustained")
 
 
+def send_list(admin, method, path, file, fields=""):
+    """The answer to a file of ids, one a line."""
+    admin.send((f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n{fields}"
+                f"Content-Length: {file.stat().st_size}\r\n\r\n").encode())
+    with file.open("rb") as lines:
+        admin.socket.sendfile(lines)
+    return admin.answer()
+
+
 # --- what is done beside the load -----------------------------------------------------------------------------------
 
 class Moves:
@@ -265,14 +274,7 @@ class Replacing:
 
     def replace(self, admin):
         file = self.lists[len(self.took) % self.LISTS]
-        head = (f"PUT {self.PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
-                f"{self.revision(admin, self.PATH)}Content-Length: {file.stat().st_size}\r\n\r\n").encode()
-        def send():
-            admin.send(head)
-            with file.open("rb") as lines:
-                admin.socket.sendfile(lines)
-            return admin.answer()
-        seconds, (status, said) = timed(send)
+        seconds, (status, said) = timed(lambda: send_list(admin, "PUT", self.PATH, file, self.revision(admin, self.PATH)))
         if status != 200:
             raise peers.Failed(f"a segment was refused: {status} {said.decode(errors='replace')}")
         self.took.append(seconds)
@@ -325,14 +327,7 @@ def imported(site, users):
     before = one_move(site, admin)
     listed = site.folder / "import"
     listed.write_text("".join(f"user-{n:08d}\n" for n in range(users)))
-    def send():
-        head = (f"POST {USERS}?release=canary HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
-                f"Content-Length: {listed.stat().st_size}\r\n\r\n").encode()
-        admin.send(head)
-        with listed.open("rb") as file:
-            admin.socket.sendfile(file)
-        return admin.answer()
-    seconds, (status, said) = timed(send)
+    seconds, (status, said) = timed(lambda: send_list(admin, "POST", f"{USERS}?release=canary", listed))
     if status != 200:
         raise peers.Failed(f"the import was refused: {status} {said.decode(errors='replace')}")
     time.sleep(SETTLE_SECONDS)

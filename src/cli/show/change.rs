@@ -30,7 +30,7 @@ pub fn changed(screen: &Screen, changed: &Changed, at: Option<Moment>) -> String
     lines.extend(diff(screen, &changed.diff));
     if let Some(Turnover { added, removed, kept }) = changed.members {
         let (added, removed, kept) = (grouped(added), grouped(removed), grouped(kept));
-        let text = format!("{added} users added, {removed} removed, {kept} kept");
+        let text = format!("users: {added} added, {removed} removed, {kept} kept");
         lines.push(screen.paint(Look::Dim, &text));
     }
     for (name, one) in &changed.plans {

@@ -130,7 +130,10 @@ fn a_head_past_its_bound_is_431_before_it_ends() {
     // More than the bound, and less than what makes the answer get lost with what nobody reads.
     stream.write_all(&[b'x'; 33 * 1024]).expect("write");
     for _ in 0..8 {
-        stream.write_all(&[b'x'; 1024]).expect("write");
+        // It may be answered and closed by then.
+        if stream.write_all(&[b'x'; 1024]).is_err() {
+            break;
+        }
     }
     let head = read_head(&mut stream);
     assert!(
