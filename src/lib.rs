@@ -29,6 +29,8 @@
 //! - [`server`]: composition root: Pingora server, listeners, signals, drain, upgrade
 //! - [`cli`]: arguments, printing, exit codes
 //!
+//! A roster is an immutable set of user ids; a segment is one, and what came and went since.
+//!
 //! ## The request's way
 //! [`proxy::Gateway`] pins the live snapshot, refuses doubtful requests, finds the route and the identity, decides by
 //! the rollout's table, takes a place on an endpoint of the decided release's pool, stamps the upstream request, and

@@ -61,7 +61,7 @@ const SCHED_OTHER: u32 = 0;
 const THIS_THREAD: libc::pid_t = 0;
 const NO_FLAGS: libc::c_uint = 0;
 
-/// sched_getattr(2), which has no safe form in the crates that we know.
+/// sched_getattr(2).
 fn attributes() -> io::Result<libc::sched_attr> {
     let mut attr = libc::sched_attr {
         size: 0,
@@ -75,7 +75,7 @@ fn attributes() -> io::Result<libc::sched_attr> {
     };
     let size = size_of::<libc::sched_attr>() as libc::c_uint;
     // SAFETY: the kernel writes at most `size` bytes, and `attr` has as many.
-    #[allow(unsafe_code)]
+    #[expect(unsafe_code, reason = "no safe form of the call is at hand")]
     let done = unsafe { libc::syscall(libc::SYS_sched_getattr, THIS_THREAD, &raw mut attr, size, NO_FLAGS) };
     if done < 0 {
         Err(io::Error::last_os_error())
@@ -87,7 +87,7 @@ fn attributes() -> io::Result<libc::sched_attr> {
 /// sched_setattr(2).
 fn set_attributes(attr: &libc::sched_attr) -> io::Result<()> {
     // SAFETY: the kernel reads `attr.size` bytes, which `attributes` has set to at most the size of it.
-    #[allow(unsafe_code)]
+    #[expect(unsafe_code, reason = "no safe form of the call is at hand")]
     let done = unsafe { libc::syscall(libc::SYS_sched_setattr, THIS_THREAD, &raw const *attr, NO_FLAGS) };
     if done < 0 {
         Err(io::Error::last_os_error())

@@ -7,12 +7,11 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderName;
 use roaring::RoaringTreemap;
 use switchyard::identity::{Identity, SourceKind, UserId};
 use switchyard::rollout::{
-    Attributes, Gathered, Known, Members, NamesMark, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Roster, RosterKey,
-    Table, write_roster,
+    Gathered, Known, Members, NamesMark, NoAttributes, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Roster,
+    RosterKey, Table, write_roster,
 };
 
 const KEY: RosterKey = RosterKey([7, 11]);
@@ -21,26 +20,6 @@ const ROUNDS: usize = 7;
 /// Larger than the caches.
 const COLD_BYTES: usize = 64 << 20;
 const COLD_ASKED: usize = 200;
-
-struct Nothing;
-
-impl Attributes for Nothing {
-    fn header(&self, _name: &HeaderName) -> Option<&[u8]> {
-        None
-    }
-    fn cookie(&self, _name: &str) -> Option<&[u8]> {
-        None
-    }
-    fn query(&self, _name: &str) -> Option<&[u8]> {
-        None
-    }
-    fn path(&self) -> &str {
-        "/"
-    }
-    fn client_ip(&self) -> Option<std::net::IpAddr> {
-        None
-    }
-}
 
 /// SplitMix64 of a number: ids that are spread over all that there are.
 fn mixed(n: u64) -> u64 {
@@ -174,7 +153,7 @@ fn roster(name: &str, ids: Ids, count: u64) {
     let canary = table
         .index(&ReleaseName::parse("canary").expect("name"))
         .expect("a release");
-    let decide = |identity: &Identity| table.decide(identity, &Nothing).release == canary;
+    let decide = |identity: &Identity| table.decide(identity, &NoAttributes).release == canary;
     for (what, odd) in [("a hit", 0), ("a miss", 1)] {
         let users = asked(ids, count, odd);
         assert_eq!(

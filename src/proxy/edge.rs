@@ -88,26 +88,30 @@ impl Edge {
     }
 
     /// A place for a connection, held as long as it is open; taken before anything is done for it, a TLS handshake above
-    /// all. None if it is turned away, with an answer where it `speaks` HTTP in clear text.
-    pub async fn enter(&self, stream: Stream, speaks: bool) -> Option<(Stream, Entered)> {
+    /// all.
+    ///
+    /// # Errors
+    /// When there is none for it: that is counted, and the connection to be closed.
+    pub fn enter(&self, stream: &Stream) -> Result<Entered, Crowded> {
         let client = stream.get_socket_digest();
         let client = client.and_then(|d| Some(d.peer_addr()?.as_inet()?.ip()));
-        match self.connections.enter(client) {
-            Ok(entered) => Some((stream, entered)),
-            Err(crowded) => {
-                Box::pin(self.turn_away(stream, crowded, speaks)).await;
-                None
-            }
+        let entered = self.connections.enter(client);
+        if let Err(crowded) = entered {
+            metrics::refused(match crowded {
+                Crowded::All => "connections",
+                Crowded::Client => "connections_per_client",
+            });
         }
+        entered
     }
 
-    async fn turn_away(&self, mut stream: Stream, crowded: Crowded, speaks: bool) {
-        let (answer, cause) = match crowded {
-            Crowded::All => (NO_ROOM, "connections"),
-            Crowded::Client => (TOO_MANY, "connections_per_client"),
+    /// Says in clear text why a connection has no place.
+    pub async fn turn_away(&self, mut stream: Stream, crowded: Crowded) {
+        let answer = match crowded {
+            Crowded::All => NO_ROOM,
+            Crowded::Client => TOO_MANY,
         };
-        metrics::refused(cause);
-        if let (Some(_place), true) = (self.farewells.take(), speaks) {
+        if let Some(_place) = self.farewells.take() {
             let farewell = async {
                 stream.write_all(answer).await?;
                 stream.flush().await?;

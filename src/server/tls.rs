@@ -135,7 +135,16 @@ impl ServerApp for Secured {
                 return None;
             }
         }
-        let (stream, entered) = self.edge.enter(stream, self.tls.is_none()).await?;
+        let entered = match self.edge.enter(&stream) {
+            Ok(entered) => entered,
+            Err(crowded) => {
+                // Who waits for a handshake would not understand the answer.
+                if self.tls.is_none() {
+                    Box::pin(self.edge.turn_away(stream, crowded)).await;
+                }
+                return None;
+            }
+        };
         let stream = match &self.tls {
             Some(tls) => Box::pin(tls.accept(stream)).await?,
             None => stream,

@@ -1,14 +1,13 @@
 //! The program and its store in a file: restarts, damage, the copy, and two programs at once.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::json;
 use switchyard::rollout::{Fact, Moment, Revision, RolloutName};
 use switchyard::store::{Commit, EmbeddedSettings, EmbeddedStore, Record, Source, Store};
 
-use crate::files::{directory, until};
+use crate::files::{directory, refused_start, until};
 use crate::harness::{Origin, Proxy, exchange};
 
 const ROLLOUT: &str = "{ releases: { stable: { pool: a }, canary: { pool: b } }, split: { canary: 10% } }";
@@ -114,13 +113,7 @@ fn a_damaged_store_ends_the_start_and_its_copy_serves_for_reading() {
     let file = path.with_extension("yaml");
     let whole = format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: {{ address: \"127.0.0.1:0\" }}\n{text}");
     std::fs::write(&file, whole).expect("configuration");
-    let refused = Command::new(env!("CARGO_BIN_EXE_switchyard"))
-        .args(["serve", "-c"])
-        .arg(&file)
-        .output()
-        .expect("it runs");
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{told}");
+    let told = refused_start(&file);
     assert!(
         told.contains("switchyard.db") && told.contains("serve --from-snapshot"),
         "{told}"

@@ -38,3 +38,15 @@ pub fn until(what: &str, is_so: impl Fn() -> bool) {
 pub fn text(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
+
+/// What the program says that does not start with a configuration.
+pub fn refused_start(file: &Path) -> String {
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_switchyard"))
+        .args(["serve", "-c"])
+        .arg(file)
+        .output()
+        .expect("it runs");
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    told
+}

@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::admin_client::{JSON, PLAIN, ask, if_match};
 use crate::dice::Dice;
-use crate::files::until;
+use crate::files::{refused_start, until};
 use crate::harness::{Answer, Proxy, answer, connect, exchange, long};
 use crate::switching_crash::{Folder, Site};
 
@@ -225,14 +224,7 @@ fn refused(folder: &Folder, site: &Site) -> String {
     let file = folder.path().join("refused.yaml");
     let any = "listeners: [{ address: \"127.0.0.1:0\" }]\nadmin: { address: \"127.0.0.1:0\" }\n";
     std::fs::write(&file, format!("{any}{}", site.yaml())).expect("configuration");
-    let refused = Command::new(env!("CARGO_BIN_EXE_switchyard"))
-        .args(["serve", "-c"])
-        .arg(&file)
-        .output()
-        .expect("it runs");
-    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert_eq!(refused.status.code(), Some(1), "{told}");
-    told
+    refused_start(&file)
 }
 
 #[test]
