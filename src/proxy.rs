@@ -8,6 +8,7 @@ mod choose;
 mod context;
 mod cors;
 mod edge;
+mod engine;
 mod failure;
 pub mod fields;
 mod gateway;
@@ -26,6 +27,7 @@ mod verify;
 pub mod wire;
 
 pub use edge::{Edge, EdgeParts};
+pub use engine::{Engine, engine};
 pub use gateway::{Gateway, GatewayParts};
 pub use places::Connections;
 pub use proxied::Relays;

@@ -93,6 +93,9 @@ fn kind(head: &RequestHeader, upgrade: bool) -> PeerUse {
 pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
     ctx.reused = Some(reused);
     ctx.connection = connection_of(digest);
+    if let (Some(wire), Some(connection)) = (&ctx.wire, &ctx.connection) {
+        wire.answers_from(connection);
+    }
     if let Some(lease) = &ctx.lease {
         if reused {
             lease.endpoint().metrics().reused();

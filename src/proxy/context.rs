@@ -123,6 +123,13 @@ impl Context {
         held.or(self.last.as_ref()).or_else(|| self.tried.last())
     }
 
+    /// A part of the response is being passed on: more of it may be read.
+    pub fn took(&self) {
+        if let Some(connection) = &self.connection {
+            connection.pace().took();
+        }
+    }
+
     /// Gives the place on the endpoint back: the upstream connection is no longer in use.
     pub fn leave(&mut self) {
         if let Some(lease) = self.lease.take() {

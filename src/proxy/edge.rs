@@ -12,12 +12,11 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::protocols::{ALPN, Shutdown, Ssl, Stream};
 use pingora::server::ShutdownWatch;
-use pingora_proxy::HttpProxy;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::gateway::Gateway;
+use super::engine::Engine;
 use super::leave::{Leaving, unless_idle};
 use super::places::{Connections, Crowded, Entered, Places};
 use super::settings::Limits;
@@ -47,7 +46,7 @@ pub struct Edge {
 /// What an [`Edge`] is made of.
 pub struct EdgeParts {
     /// Serves requests.
-    pub proxy: Arc<HttpProxy<Gateway>>,
+    pub engine: Arc<Engine>,
     /// Accept HTTP/2 in clear text by prior knowledge.
     pub h2c: bool,
     /// Bounds on downstream.
@@ -62,7 +61,7 @@ impl Edge {
     /// Puts the parts together.
     pub fn new(parts: EdgeParts) -> Self {
         let EdgeParts {
-            proxy,
+            engine,
             h2c,
             limits,
             connections,
@@ -74,7 +73,7 @@ impl Edge {
         options.keepalive_request_limit = Some(limits.keepalive_requests_max.get() - 1);
         options.h2_idle_timeout = Some(limits.keepalive_timeout);
         let http = Arc::new(Http {
-            proxy,
+            engine,
             options,
             h2: h2_options(&limits),
         });
@@ -165,7 +164,7 @@ fn h2_options(limits: &Limits) -> H2Options {
 
 /// Requests, of whatever version.
 struct Http {
-    proxy: Arc<HttpProxy<Gateway>>,
+    engine: Arc<Engine>,
     options: HttpServerOptions,
     h2: H2Options,
 }
@@ -249,7 +248,7 @@ impl HttpServerApp for Http {
             // Off by default, and then a request that is sent while another is in flight fails both.
             session.set_pipelining_enabled(true);
         }
-        self.proxy.process_new_http(session, shutdown)
+        self.engine.process_new_http(session, shutdown)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
@@ -265,6 +264,6 @@ impl HttpServerApp for Http {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
-        self.proxy.http_cleanup()
+        self.engine.http_cleanup()
     }
 }

@@ -286,6 +286,7 @@ impl ProxyHttp for Gateway {
     });
 
     at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
+        ctx.took();
         phase::go_on(gateway.answer(session, response, ctx))
     });
 
@@ -296,6 +297,7 @@ impl ProxyHttp for Gateway {
         end_of_stream: bool,
         ctx: &mut Context,
     ) -> Result<Option<Duration>> {
+        ctx.took();
         if end_of_stream {
             choose::response_over(ctx, self.parts.limits.read_timeout);
         }
@@ -385,8 +387,7 @@ pub(super) fn refused(status: u16, context: &'static str) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(status), context).into_down()
 }
 
-/// The connection that Pingora carries with its digest; see `upstream::dial`.
+/// The connection that Pingora carries with its digest.
 pub(super) fn connection_of(digest: Option<&Digest>) -> Option<Arc<Connection>> {
-    let data = digest?.proxy_digest.as_ref()?.user_data.as_ref()?;
-    data.downcast_ref::<Arc<Connection>>().cloned()
+    digest?.proxy_digest.as_deref().and_then(Connection::of)
 }

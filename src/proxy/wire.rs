@@ -8,7 +8,7 @@ mod flood;
 mod socket;
 mod trailers;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -26,6 +26,7 @@ use self::flood::Flood;
 use self::trailers::Trailers;
 use super::fields::{Field, Fields};
 use super::settings::Limits;
+use crate::upstream::Connection;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
@@ -153,6 +154,8 @@ pub struct Wire {
     /// The other end's address, as the upstream is told it.
     client: OnceLock<HeaderValue>,
     spent: Notify,
+    /// Where the response comes from.
+    upstream: Mutex<Weak<Connection>>,
 }
 
 impl Wire {
@@ -168,6 +171,24 @@ impl Wire {
             limits,
             client: OnceLock::new(),
             spent: Notify::new(),
+            upstream: Mutex::new(Weak::new()),
+        }
+    }
+
+    /// The response comes from there.
+    pub fn answers_from(&self, upstream: &Arc<Connection>) {
+        upstream.pace().moves();
+        *self.upstream.lock() = Arc::downgrade(upstream);
+    }
+
+    /// The client takes nothing for now, or something again.
+    fn stands(&self, stands: bool) {
+        if let Some(upstream) = self.upstream.lock().upgrade() {
+            if stands {
+                upstream.pace().stands();
+            } else {
+                upstream.pace().moves();
+            }
         }
     }
 

@@ -11,7 +11,6 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
 use pingora::services::listening::Service as Listening;
-use pingora_proxy::{HttpProxy, http_proxy};
 use tokio::sync::watch;
 
 use super::daemon::{self, Starter};
@@ -34,7 +33,7 @@ use crate::control::{Controller, Live, Slot, Surroundings};
 use crate::identity;
 use crate::precedence;
 use crate::proxy::settings::RouteTarget;
-use crate::proxy::{Connections, Edge, EdgeParts, Gateway, GatewayParts, Relays, Routes, Target};
+use crate::proxy::{Connections, Edge, EdgeParts, Engine, Gateway, GatewayParts, Relays, Routes, Target, engine};
 use crate::rollout::{PoolIdx, RolloutName};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
@@ -105,9 +104,9 @@ fn serve(
         serves,
     };
     let mut entrance = entrance(&mut server, Armed(caught), &pools, takeover);
-    let proxy = Arc::new(http_proxy(&server.configuration, gateway));
+    let engine = engine(&server.configuration, gateway);
     let mut open = Opening { sockets, announce };
-    listeners(&mut server, &config, &proxy, &mut entrance, &mut open)?;
+    listeners(&mut server, &config, &engine, &mut entrance, &mut open)?;
     if let Some(settings) = &config.admin {
         let tokens = settings.tokens_file.as_deref().map(admin::Tokens::open).transpose()?;
         let state = admin::State::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens);
@@ -325,7 +324,7 @@ fn alike(all: &[ListenerSettings]) -> Vec<Vec<&ListenerSettings>> {
 fn listeners(
     server: &mut Server,
     config: &Config,
-    proxy: &Arc<HttpProxy<Gateway>>,
+    engine: &Arc<Engine>,
     entrance: &mut Entrance,
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
@@ -345,7 +344,7 @@ fn listeners(
             (None, false) => ("edge", "http"),
         };
         let edge = Edge::new(EdgeParts {
-            proxy: Arc::clone(proxy),
+            engine: Arc::clone(engine),
             h2c: *h2c,
             limits: config.limits,
             connections: Arc::clone(&connections),

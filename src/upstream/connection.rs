@@ -9,9 +9,11 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::upstreams::peer::Tracing;
 use socket2::SockRef;
 
+use super::pace::Pace;
 use crate::clock::Tick;
 
 const NOT_WAITING: u64 = 0;
@@ -24,6 +26,7 @@ pub struct Connection {
     head_due: AtomicU64,
     /// What its request holds, given back when the request is overdue.
     held: Mutex<Option<Box<dyn Any + Send>>>,
+    pace: Pace,
 }
 
 impl fmt::Debug for Connection {
@@ -41,7 +44,18 @@ impl Connection {
             socket,
             head_due: AtomicU64::new(NOT_WAITING),
             held: Mutex::new(None),
+            pace: Pace::default(),
         }
+    }
+
+    /// The one that Pingora carries with its digest, where `Dial` put it.
+    pub fn of(digest: &ProxyDigest) -> Option<Arc<Self>> {
+        digest.user_data.as_ref()?.downcast_ref::<Arc<Self>>().cloned()
+    }
+
+    /// How its responses are taken.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
     }
 
     /// The request is sent: from now on the head of the response is due at `due`.

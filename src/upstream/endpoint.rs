@@ -203,7 +203,12 @@ impl Endpoint {
 
     /// A peer for probing: connections to it are never kept.
     pub(super) fn probe_peer(&self, kind: PeerUse) -> Box<HttpPeer> {
-        self.peer(kind, usize::MAX, false)
+        let mut peer = self.peer(kind, usize::MAX, false);
+        if matches!(peer.options.alpn, ALPN::Custom(_)) {
+            // Probes are connected by Pingora, which knows none of ours.
+            peer.options.alpn = ALPN::H1;
+        }
+        peer
     }
 
     /// The peer for one request. `place` is how many requests were in flight with it: a connection past
@@ -272,7 +277,9 @@ fn peer(
     options.h2_ping_interval = Some(H2_PING_INTERVAL);
     options.alpn = match connections.http2 {
         Http2::Always => ALPN::H2,
-        Http2::Auto if connections.reuse && !upgrade => ALPN::H2H1,
+        Http2::Auto | Http2::Never if upgrade => ALPN::H1,
+        Http2::Auto | Http2::Never if parts.server_name.is_none() => super::paced::alpn(),
+        Http2::Auto if connections.reuse => ALPN::H2H1,
         Http2::Auto | Http2::Never => ALPN::H1,
     };
     peer

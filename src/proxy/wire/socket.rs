@@ -24,6 +24,7 @@ use super::{Fault, Wire};
 use crate::clock;
 use crate::proxy::settings::Limits;
 use crate::telemetry::metrics;
+use crate::upstream::Held;
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Of a message that is waited for, at first: most heads are smaller, and a small body comes along.
@@ -32,20 +33,18 @@ const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nC
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
-/// Of what is written, so much is held back until it is flushed: head and body of a small answer go together. About one
-/// segment, as Pingora has it.
-const HELD_BYTES: usize = 1460;
-
 /// The socket.
 pub struct Socket {
     inner: Stream,
     /// Written, and not on its way yet.
-    held: Vec<u8>,
+    held: Held,
     wire: Arc<Wire>,
     /// What was looked at before anyone read.
     peeked: BytesMut,
     timer: Option<Pin<Box<Sleep>>>,
     idle: Option<Pin<Box<Sleep>>>,
+    /// The client takes nothing for now.
+    stands: bool,
 }
 
 impl Socket {
@@ -55,10 +54,11 @@ impl Socket {
         Self {
             inner,
             wire: Arc::new(Wire::new(limits, h2)),
-            held: Vec::new(),
+            held: Held::default(),
             peeked: BytesMut::new(),
             timer: None,
             idle: None,
+            stands: false,
         }
     }
 
@@ -82,7 +82,7 @@ impl Socket {
         metrics::refused(cause);
         if let Some(answer) = answer {
             // A client that does not take it now has its connection closed without.
-            self.held.extend_from_slice(answer);
+            self.held.push(answer);
             let _sent = Pin::new(&mut *self).poll_flush(cx);
         }
         io::Error::new(kind, cause)
@@ -90,21 +90,18 @@ impl Socket {
 
     /// Sends what is held back.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let written = ready!(Pin::new(&mut self.inner).poll_write(cx, &self.held))?;
-            self.sent(written)?;
-        }
-        Poll::Ready(Ok(()))
+        self.held.poll_send(&mut self.inner, cx)
     }
 
-    /// So many bytes were written: how many of them were held back.
-    fn sent(&mut self, written: usize) -> io::Result<usize> {
-        if written == 0 {
-            return Err(io::ErrorKind::WriteZero.into());
+    /// Tells whether the client takes what is written.
+    fn noted<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if self.stands != written.is_pending() {
+            self.stands = written.is_pending();
+            // It may take its time.
+            self.held.free();
+            self.wire.stands(self.stands);
         }
-        let held = written.min(self.held.len());
-        self.held.drain(..held);
-        Ok(held)
+        written
     }
 
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
@@ -130,9 +127,7 @@ impl Socket {
         let since = clock::now();
         poll_fn(|cx| {
             // Most connections wait most of the time.
-            if self.held.is_empty() {
-                self.held = Vec::new();
-            }
+            self.held.free();
             if let Poll::Ready(read) = self.poll_peek(cx) {
                 return Poll::Ready(matches!(read, Ok(bytes) if bytes > 0));
             }
@@ -221,26 +216,13 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        if this.held.len() + buf.len() <= HELD_BYTES {
-            if this.held.is_empty() {
-                this.held.reserve(HELD_BYTES);
-            }
-            this.held.extend_from_slice(buf);
-            return Poll::Ready(Ok(buf.len()));
-        }
-        while !this.held.is_empty() {
-            let both = [io::IoSlice::new(&this.held), io::IoSlice::new(buf)];
-            let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, &both))?;
-            let held = this.sent(written)?;
-            if written > held {
-                return Poll::Ready(Ok(written - held));
-            }
-        }
-        Pin::new(&mut this.inner).poll_write(cx, buf)
+        let written = this.held.poll_write(&mut this.inner, cx, buf);
+        this.noted(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_send(cx))?;
+        let sent = self.poll_send(cx);
+        ready!(self.noted(sent))?;
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 

@@ -1,0 +1,56 @@
+//! How a response is taken by its client, told to whoever reads it from upstream.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+/// The pace of one connection's responses.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// Its client's connection takes nothing now.
+    stuck: AtomicBool,
+    /// Something was taken since it was last asked.
+    taken: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+}
+
+impl Pace {
+    /// What was read is being passed on.
+    pub fn took(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+    }
+
+    /// The client's connection takes nothing; until [`Pace::moves`], nothing is read.
+    pub fn stands(&self) {
+        self.stuck.store(true, Ordering::Release);
+    }
+
+    /// The client's connection takes something again, or there is another client.
+    pub fn moves(&self) {
+        if self.stuck.swap(false, Ordering::AcqRel) {
+            if let Some(reader) = self.reader.lock().take() {
+                reader.wake();
+            }
+        }
+    }
+
+    /// Ready while the client's connection takes something.
+    pub(super) fn poll_moving(&self, cx: &Context<'_>) -> Poll<()> {
+        if !self.stuck.load(Ordering::Acquire) {
+            return Poll::Ready(());
+        }
+        *self.reader.lock() = Some(cx.waker().clone());
+        // It may have moved meanwhile.
+        if self.stuck.load(Ordering::Acquire) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    /// Whether something was taken since the last time.
+    pub(super) fn takes(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) && self.taken.swap(false, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,309 @@
+//! Connections in clear text to endpoints that speak HTTP/1: opened here rather than by Pingora, so that no more is read
+//! of a response than its client takes. Pingora's own read 64 KiB at a time into buffers of their own, up to ten of them
+//! for a client that takes nothing. Pingora keeps them in its pool like any other.
+
+use std::fmt;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Buf, BytesMut};
+use memchr::memmem;
+use pingora::connectors::http::custom::{Connection as Opened, Connector};
+use pingora::protocols::l4::stream::Stream as Connected;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::tls::CustomALPN;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use pingora::upstreams::peer::Peer;
+use pingora::{Error, ErrorType, Result};
+use std::os::fd::AsRawFd;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+
+use super::connection::Connection;
+use super::held::Held;
+use super::pace::Pace;
+
+/// What is read at once of a response that is waited for: small ones come whole.
+const FIRST_BYTES: usize = 16 * 1024;
+/// Of more than that, so much is read before its client takes any of it. Pingora writes it with one call, and each call
+/// wakes the client.
+const WIDE_BYTES: usize = 128 * 1024;
+/// Read at a time. Pingora reads into a buffer of its own that it keeps, and copies.
+const PIECE_BYTES: usize = 32 * 1024;
+/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 240 KiB.
+const WIDE_MAX: usize = 64;
+/// What is read of the others. A thousand clients that take nothing make do with some 50 KiB each, the buffers of their
+/// requests included; one that takes all waits for more system calls.
+const NARROW_BYTES: usize = 4 * 1024;
+/// What is read where nobody can tell whether the client takes it: Pingora's queue has room for a few of these.
+const SIP_BYTES: usize = 512;
+/// So often is a reader put off for the writer, which shares its task, to take what is there.
+const TURNS: u8 = 2;
+const HEAD_END: &[u8] = b"\r\n\r\n";
+
+/// What has Pingora come here for a connection. It is in clear text, so nobody is ever told.
+const PROTOCOL: &[u8] = b"switchyard";
+
+/// Asks for a [`Paced`] connection.
+pub(super) fn alpn() -> ALPN {
+    ALPN::Custom(CustomALPN::new(PROTOCOL.to_vec()))
+}
+
+/// Opens [`Paced`] connections.
+#[derive(Debug, Default)]
+pub struct Streams;
+
+#[async_trait]
+impl Connector for Streams {
+    type Session = ();
+
+    async fn get_http_session<P: Peer + Send + Sync + 'static>(&self, peer: &P) -> Result<(Opened<()>, bool)> {
+        let dial = peer.get_peer_options().and_then(|options| options.custom_l4.clone());
+        let Some(dial) = dial else {
+            return Error::e_explain(ErrorType::InternalError, "each endpoint has its dial");
+        };
+        let mut inner = dial.connect(peer.address()).await?;
+        inner.set_nodelay()?;
+        let digest = SocketDigest::from_raw_fd(inner.as_raw_fd());
+        digest.peer_addr.get_or_init(|| Some(peer.address().clone()));
+        inner.set_socket_digest(digest);
+        let Some(connection) = inner.get_proxy_digest().as_deref().and_then(Connection::of) else {
+            return Error::e_explain(ErrorType::InternalError, "each connection is watched");
+        };
+        let stream = Paced {
+            inner,
+            held: Held::default(),
+            read: BytesMut::new(),
+            connection,
+            progress: Progress::default(),
+        };
+        Ok((Opened::Stream(Box::new(stream)), false))
+    }
+
+    /// None: Pingora looks in its own pool next.
+    async fn reused_http_session<P: Peer + Send + Sync + 'static>(&self, _peer: &P) -> Option<()> {
+        None
+    }
+
+    async fn release_http_session<P: Peer + Send + Sync + 'static>(
+        &self,
+        (): (),
+        _peer: &P,
+        _idle_timeout: Option<Duration>,
+    ) {
+    }
+}
+
+/// A connection that is read as its client takes.
+struct Paced {
+    inner: Connected,
+    held: Held,
+    /// Came with a head.
+    read: BytesMut,
+    connection: Arc<Connection>,
+    progress: Progress,
+}
+
+/// How far a response is.
+#[derive(Debug, Default)]
+struct Progress {
+    /// Some of it was read.
+    begun: bool,
+    /// It came with its head, all of it or all that there was.
+    small: bool,
+    /// What was read since the client last took something.
+    untaken: usize,
+    /// How often the reader was put off since.
+    turns: u8,
+    wide: Option<Wide>,
+}
+
+impl Progress {
+    /// How much may be read now.
+    fn poll_room(&mut self, pace: &Pace, cx: &mut Context<'_>) -> Poll<usize> {
+        ready!(pace.poll_moving(cx));
+        if !self.begun {
+            return Poll::Ready(FIRST_BYTES);
+        }
+        if pace.takes() {
+            self.untaken = 0;
+            self.turns = 0;
+        }
+        if self.wide.is_none() {
+            self.wide = Wide::take();
+        }
+        let most = if self.wide.is_some() { WIDE_BYTES } else { NARROW_BYTES };
+        if self.untaken < most {
+            return Poll::Ready(most - self.untaken);
+        }
+        if self.turns == TURNS {
+            return Poll::Ready(SIP_BYTES);
+        }
+        self.turns += 1;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn read(&mut self, bytes: usize) {
+        self.begun = true;
+        self.untaken += bytes;
+    }
+}
+
+/// One of [`WIDE_MAX`].
+#[derive(Debug)]
+struct Wide;
+
+static WIDE: AtomicUsize = AtomicUsize::new(0);
+
+impl Wide {
+    fn take() -> Option<Self> {
+        let more = |taken: usize| (taken < WIDE_MAX).then_some(taken + 1);
+        WIDE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self)
+    }
+}
+
+impl Drop for Wide {
+    fn drop(&mut self) {
+        WIDE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Paced {
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.held.poll_send(&mut self.inner, cx)
+    }
+
+    /// Reads more than there is room for in `buf`, and keeps the rest. Of what is no small response only the head goes on
+    /// before the client takes it: Pingora would copy what comes with it into a buffer that it keeps.
+    fn poll_first(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
+        let mut all = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut all))?;
+        let all = all.filled();
+        let mut now = all.len().min(buf.remaining());
+        let head = memmem::find(all, HEAD_END).map_or(now, |end| end + HEAD_END.len());
+        self.progress.small = head < all.len() && all.len() < FIRST_BYTES;
+        if !self.progress.small {
+            now = now.min(head);
+            self.progress.untaken = WIDE_BYTES;
+        }
+        buf.put_slice(&all[..now]);
+        self.read.extend_from_slice(&all[now..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for Paced {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if buf.remaining() == 1 && this.read.is_empty() {
+            // Pingora looks whether a kept connection is still open: the response is over.
+            this.progress = Progress::default();
+            this.held.free();
+            return Pin::new(&mut this.inner).poll_read(cx, buf);
+        }
+        let before = buf.filled().len();
+        let room = if this.progress.small && !this.read.is_empty() {
+            FIRST_BYTES
+        } else {
+            if this.progress.begun {
+                this.held.free();
+            }
+            ready!(this.progress.poll_room(this.connection.pace(), cx))
+        };
+        if !this.read.is_empty() {
+            let here = this.read.len().min(buf.remaining()).min(room);
+            buf.put_slice(&this.read[..here]);
+            this.read.advance(here);
+            if this.read.is_empty() {
+                this.read = BytesMut::new();
+            }
+        } else if !this.progress.begun && buf.remaining() < FIRST_BYTES {
+            ready!(this.poll_first(cx, buf))?;
+        } else {
+            let mut part = (&mut this.inner).take(room.min(PIECE_BYTES) as u64);
+            ready!(Pin::new(&mut part).poll_read(cx, buf))?;
+        }
+        this.progress.read(buf.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Paced {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        this.held.poll_write(&mut this.inner, cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_send(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+/// Nothing asks an upstream connection what it speaks.
+impl Peek for Paced {}
+
+#[async_trait]
+impl Shutdown for Paced {
+    async fn shutdown(&mut self) {
+        self.inner.shutdown().await;
+    }
+}
+
+impl UniqueID for Paced {
+    fn id(&self) -> UniqueIDType {
+        self.inner.id()
+    }
+}
+
+impl Ssl for Paced {}
+
+impl GetTimingDigest for Paced {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        self.inner.get_timing_digest()
+    }
+}
+
+impl GetProxyDigest for Paced {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        self.inner.get_proxy_digest()
+    }
+
+    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
+        self.inner.set_proxy_digest(digest);
+    }
+}
+
+impl GetSocketDigest for Paced {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        self.inner.get_socket_digest()
+    }
+
+    fn set_socket_digest(&mut self, digest: SocketDigest) {
+        self.inner.set_socket_digest(digest);
+    }
+}
+
+impl fmt::Debug for Paced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Paced")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
