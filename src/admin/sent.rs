@@ -8,6 +8,7 @@ use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use serde::de::DeserializeOwned;
 
+use super::decode;
 use super::refusal::{Kind, Refusal};
 use super::state::State;
 
@@ -30,19 +31,7 @@ impl<T: DeserializeOwned> FromRequest<State> for Sent<T> {
         }
         let bytes = whole(body).await?;
         let digest = digest(&parts, &bytes);
-        let value = serde_json::from_slice(&bytes).map_err(|e| {
-            let place = format!("line {}, column {}", e.line(), e.column());
-            let kind = match e.classify() {
-                serde_json::error::Category::Data => Kind::Invalid,
-                serde_json::error::Category::Io
-                | serde_json::error::Category::Syntax
-                | serde_json::error::Category::Eof => Kind::Malformed,
-            };
-            let text = e.to_string();
-            let said = text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said);
-            Refusal::at(kind, place, said)
-        })?;
-        Ok(Self(value, digest))
+        Ok(Self(decode::json(&bytes)?, digest))
     }
 }
 

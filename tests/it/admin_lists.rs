@@ -133,3 +133,19 @@ fn the_users_of_a_segment_go_where_its_target_says() {
     assert_eq!(origins(), ["canary", "stable", "stable"]);
     assert_eq!(scene.ask("PUT", "/api/v1/segments/x", CSV, "1,canary\n").status, 422);
 }
+
+#[test]
+fn whatever_a_user_is_called_it_is_one_user() {
+    let scene = Scene::start();
+    for user in ["export", ".", "..", "a%2Fb", "%25", "-x", "%C3%BC"] {
+        let path = format!("/rollouts/checkout/users/{user}");
+        let (status, answer) = scene.json("PUT", &path, "", r#"{"release":"canary"}"#);
+        assert_eq!(status, 200, "{user}: {answer}");
+        let (status, answer) = scene.json("GET", &path, "", "");
+        assert_eq!(
+            (status, &answer["release"]),
+            (200, &"canary".into()),
+            "{user}: {answer}"
+        );
+    }
+}

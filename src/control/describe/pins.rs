@@ -38,7 +38,7 @@ pub(in crate::control) fn is_so_already(facts: &[Fact], pins: &Pins) -> bool {
         else {
             return false;
         };
-        let pinned = |user: &Box<str>| pins.get(&(rollout.clone(), user.clone()));
+        let pinned = |user: &str| pins.get(&(rollout.clone(), user.into()));
         let is_so = |group: &UserGroup| {
             let is = |entry: &UserEntry| entry.release == group.release && entry.until == group.until;
             group.users.iter().all(|user| pinned(user).is_some_and(is))
