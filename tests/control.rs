@@ -535,6 +535,20 @@ async fn a_scheduled_replacement_is_made_whatever_became_of_it_since() {
         rollout: rollout("side"),
     })
     .await;
+    let mut half = shop();
+    half.split = BTreeMap::from([(release("canary"), Weight::parse("50%").expect("weight"))]);
+    let known = Asked {
+        expected: Some(Revision(1)),
+        ..soon.clone()
+    };
+    let replace = Change::Apply {
+        rollouts: vec![(rollout("shop"), half)],
+    };
+    node.make_as(replace, known).await.expect("scheduled");
+    node.must(Change::Kill {
+        rollout: rollout("shop"),
+    })
+    .await;
     // Of one that nobody knew of when it was scheduled, nothing is overwritten.
     let new = serde_json::json!({ "releases": { "stable": { "pool": "c" } } });
     let create = Change::Apply {
@@ -551,12 +565,17 @@ async fn a_scheduled_replacement_is_made_whatever_became_of_it_since() {
     let work = tokio::spawn(async move { clerk.run().await });
     let mut revisions = node.controller.live().revisions();
     revisions
-        .wait_for(|live| *live >= Revision(8))
+        .wait_for(|live| *live >= Revision(11))
         .await
-        .expect("one is made, one given up");
+        .expect("two are made, one is given up");
     work.abort();
     let snapshot = node.controller.live().pin();
     assert!(snapshot.named(&rollout("side")).is_none());
+    let shop = snapshot.named(&rollout("shop")).expect("it is there").spec();
+    assert!(
+        shop.killed && shop.split.contains_key(&release("canary")),
+        "what was killed since stays so: {shop:?}"
+    );
     let kept = snapshot.named(&rollout("new")).expect("it is there").spec().releases[&release("stable")].clone();
     assert_eq!(
         serde_json::to_value(kept).expect("JSON"),

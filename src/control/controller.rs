@@ -239,7 +239,10 @@ impl Controller {
             .map(|then| if beside.is_some() { now.revision() } else { then });
         check::expected(&change, expected, asked.dry_run, now)?;
         let around = self.live.around();
-        let change = resolve::narrowed(change, now);
+        let change = match &beside {
+            Some(_) => resolve::still_stopped(change, now),
+            None => resolve::narrowed(change, now),
+        };
         let title = describe::title(&change);
         let later = match asked.at {
             Some(at) => Some(check::scheduled(&change, at, asked, now)?),

@@ -29,6 +29,20 @@ pub(super) fn narrowed(change: Change, now: &Snapshot) -> Change {
     Change::EditSegment { segment, add, remove }
 }
 
+/// A replacement that was written before its time: what was killed or frozen since stays so.
+pub(super) fn still_stopped(change: Change, now: &Snapshot) -> Change {
+    let Change::Apply { mut rollouts } = change else {
+        return change;
+    };
+    for (name, spec) in &mut rollouts {
+        if let Some(live) = now.named(name) {
+            spec.killed |= live.spec().killed;
+            spec.frozen |= live.spec().frozen;
+        }
+    }
+    Change::Apply { rollouts }
+}
+
 /// The facts that a change comes to; none if nothing is to be changed.
 pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Result<Vec<Fact>, ChangeError> {
     match change {
