@@ -137,7 +137,11 @@ impl Controller {
                 }
                 Err(CommitError::Moved(_)) => {}
                 Err(CommitError::ReadOnly(why)) => return Err(ChangeError::ReadOnly(why)),
-                Err(CommitError::Store(e)) => return Err(ChangeError::Store(e)),
+                Err(CommitError::Store(e)) => {
+                    // Until something is committed again.
+                    metrics::set_store_connected(false);
+                    return Err(ChangeError::Store(e));
+                }
             }
         }
         let current = self.live.pin().revision();

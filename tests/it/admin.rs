@@ -374,3 +374,10 @@ fn wait_for(lines: impl BufRead, mut wanted: impl FnMut(&str, &str) -> bool) {
     }
     panic!("the stream ended");
 }
+
+#[test]
+fn a_store_is_connected_before_anything_is_changed() {
+    let scene = Scene::start();
+    let metrics = scene.ask("GET", "/metrics", "", "").body;
+    assert!(metrics.contains("\nswitchyard_store_connected 1\n"), "{metrics}");
+}
