@@ -2,6 +2,7 @@
 //! metrics. Who may do what is decided here; what a change means is `control`'s.
 
 mod answer;
+mod decode;
 mod document;
 mod events;
 mod explain;

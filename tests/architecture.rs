@@ -136,6 +136,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "hyper",
             "hyper_util",
             "memchr",
+            "serde_path_to_error",
             "pingora",
             "tokio",
             "async_trait",

@@ -503,3 +503,277 @@ async fn what_is_due_is_made_and_written_down() {
     sources.sort_by_key(|source| format!("{source:?}"));
     assert_eq!(sources, [Source::Expiry, Source::Schedule]);
 }
+
+#[tokio::test]
+async fn a_scheduled_replacement_is_made_whatever_became_of_it_since() {
+    let node = Node::start().await;
+    let other = |json| Change::Apply {
+        rollouts: vec![(rollout("side"), spec(json))],
+    };
+    let one = serde_json::json!({ "releases": { "stable": { "pool": "s" } } });
+    node.must(other(one)).await;
+    let delete = Change::Delete {
+        rollout: rollout("side"),
+    };
+    let soon = Asked {
+        at: Some(Moment(switchyard::clock::unix_millis() + 300)),
+        ..asked()
+    };
+    assert!(
+        matches!(
+            node.make_as(delete.clone(), soon.clone()).await,
+            Err(ChangeError::Unconditional { .. })
+        ),
+        "which one is deleted is to be said when it is scheduled"
+    );
+    let known = Asked {
+        expected: Some(Revision(2)),
+        ..soon.clone()
+    };
+    node.make_as(delete, known).await.expect("scheduled");
+    node.must(Change::Kill {
+        rollout: rollout("side"),
+    })
+    .await;
+    let mut half = shop();
+    half.split = BTreeMap::from([(release("canary"), Weight::parse("50%").expect("weight"))]);
+    let known = Asked {
+        expected: Some(Revision(1)),
+        ..soon.clone()
+    };
+    let replace = Change::Apply {
+        rollouts: vec![(rollout("shop"), half)],
+    };
+    node.make_as(replace, known).await.expect("scheduled");
+    node.must(Change::Kill {
+        rollout: rollout("shop"),
+    })
+    .await;
+    // Of one that nobody knew of when it was scheduled, nothing is overwritten.
+    let new = serde_json::json!({ "releases": { "stable": { "pool": "c" } } });
+    let create = Change::Apply {
+        rollouts: vec![(rollout("new"), spec(new.clone()))],
+    };
+    node.make_as(create, soon).await.expect("scheduled");
+    let mut mine = new;
+    mine["releases"]["stable"]["pool"] = "s".into();
+    node.must(Change::Apply {
+        rollouts: vec![(rollout("new"), spec(mine.clone()))],
+    })
+    .await;
+    let clerk = Clerk::new(Arc::clone(&node.controller), std::time::Duration::from_secs(3600));
+    let work = tokio::spawn(async move { clerk.run().await });
+    let mut revisions = node.controller.live().revisions();
+    revisions
+        .wait_for(|live| *live >= Revision(11))
+        .await
+        .expect("two are made, one is given up");
+    work.abort();
+    let snapshot = node.controller.live().pin();
+    assert!(snapshot.named(&rollout("side")).is_none());
+    let shop = snapshot.named(&rollout("shop")).expect("it is there").spec();
+    assert!(
+        shop.killed && shop.split.contains_key(&release("canary")),
+        "what was killed since stays so: {shop:?}"
+    );
+    let kept = snapshot.named(&rollout("new")).expect("it is there").spec().releases[&release("stable")].clone();
+    assert_eq!(
+        serde_json::to_value(kept).expect("JSON"),
+        serde_json::json!({ "pool": "s" })
+    );
+    assert!(snapshot.schedule().is_empty());
+}
+
+#[tokio::test]
+async fn a_pin_that_would_end_before_it_begins_is_refused() {
+    let node = Node::start().await;
+    let now = switchyard::clock::unix_millis();
+    let later = Asked {
+        at: Some(Moment(now + 20_000)),
+        ..asked()
+    };
+    let refused = node
+        .make_as(set("42", "canary", Some(now + 10_000)), later.clone())
+        .await;
+    assert!(refused.is_err_and(|e| e.to_string().contains("is not after")));
+    node.make_as(set("42", "canary", Some(now + 30_000)), later)
+        .await
+        .expect("scheduled");
+}
+
+#[tokio::test]
+async fn a_split_has_one_form_whatever_came_before() {
+    let node = Node::start().await;
+    for percent in ["30%", "12.5%"] {
+        node.must(split(percent)).await;
+    }
+    let mut same = shop();
+    same.split = BTreeMap::from([(release("canary"), Weight::parse("12.5%").expect("weight"))]);
+    let known = Asked {
+        expected: Some(node.revision()),
+        ..asked()
+    };
+    let again = Change::Apply {
+        rollouts: vec![(rollout("shop"), same)],
+    };
+    let outcome = node.make_as(again, known).await.expect("made");
+    assert!(!outcome.changed, "{outcome:?}");
+}
+
+#[tokio::test]
+async fn ranges_that_are_not_the_shares_are_seen_in_the_diff() {
+    let node = Node::start().await;
+    node.must(split("25%")).await;
+    let moved = serde_json::json!({
+        "releases": { "stable": { "pool": "s" }, "canary": { "pool": "c" } },
+        "split": { "canary": "25%" },
+        "ranges": [
+            { "from": 0, "to": 750_000, "release": "stable" },
+            { "from": 750_000, "to": 1_000_000, "release": "canary" },
+        ],
+    });
+    let known = Asked {
+        expected: Some(node.revision()),
+        allow_flips: true,
+        ..asked()
+    };
+    let change = Change::Apply {
+        rollouts: vec![(rollout("shop"), spec(moved))],
+    };
+    let outcome = node.make_as(change, known).await.expect("made");
+    let lines: Vec<_> = outcome
+        .diff
+        .iter()
+        .map(|d| (d.path.as_str(), d.before.as_deref(), d.after.as_deref()))
+        .collect();
+    assert_eq!(
+        lines,
+        [(
+            "shop.ranges",
+            Some("canary 0-249999, stable 250000-999999"),
+            Some("stable 0-749999, canary 750000-999999")
+        )]
+    );
+}
+
+#[tokio::test]
+async fn the_end_of_a_pin_is_part_of_its_diff() {
+    let node = Node::start().await;
+    node.must(set("42", "canary", Some(4_000_000_000_000))).await;
+    let outcome = node.must(set("42", "canary", None)).await;
+    let [line] = outcome.diff.as_slice() else {
+        panic!("{outcome:?}");
+    };
+    assert_eq!(
+        (line.before.as_deref(), line.after.as_deref()),
+        (Some("canary until 2096-10-02T07:06:40Z"), Some("canary"))
+    );
+    let ids = vec!["42".into()];
+    let groups = vec![UserGroup {
+        release: release("canary"),
+        until: None,
+        users: ids,
+    }];
+    let again = Change::ImportUsers {
+        rollout: rollout("shop"),
+        replace: false,
+        groups,
+    };
+    assert!(!node.must(again).await.changed, "who is pinned so already is no change");
+}
+
+#[tokio::test]
+async fn who_is_in_a_segment_already_is_no_change() {
+    let node = Node::start().await;
+    let ids = |ids: &[&str]| ids.iter().map(|id| Box::from(*id)).collect::<Vec<Box<str>>>();
+    let segment = SegmentName::parse("testers").expect("name");
+    let put = || Change::PutSegment {
+        segment: segment.clone(),
+        users: ids(&["1", "2"]),
+    };
+    let edit = |add: &[&str], remove: &[&str]| Change::EditSegment {
+        segment: segment.clone(),
+        add: ids(add),
+        remove: ids(remove),
+    };
+    node.must(put()).await;
+    let known = Asked {
+        expected: Some(node.revision()),
+        ..asked()
+    };
+    assert!(!node.make_as(put(), known).await.expect("made").changed);
+    let outcome = node.must(edit(&["2", "3", "3", "4"], &[])).await;
+    assert_eq!(outcome.summary, "segment testers: 2 added, 0 removed");
+    let lines: Vec<_> = outcome
+        .diff
+        .iter()
+        .map(|d| (d.before.as_deref(), d.after.as_deref()))
+        .collect();
+    assert_eq!(lines, [(Some("2 users"), Some("4 users"))]);
+    let outcome = node.must(edit(&[], &["4", "77", "4"])).await;
+    assert_eq!(outcome.summary, "segment testers: 0 added, 1 removed");
+    for nothing in [edit(&["1"], &[]), edit(&[], &["77"]), edit(&[], &[])] {
+        assert!(!node.must(nothing).await.changed);
+    }
+}
+
+#[tokio::test]
+async fn what_a_decision_is_as_of_includes_the_segments_of_its_targets() {
+    let node = Node::start().await;
+    let segment = SegmentName::parse("testers").expect("name");
+    let users = |ids: &[&str]| ids.iter().map(|id| Box::from(*id)).collect::<Vec<Box<str>>>();
+    node.must(Change::PutSegment {
+        segment: segment.clone(),
+        users: users(&["1"]),
+    })
+    .await;
+    let mut targeted = shop();
+    targeted.targets =
+        serde_json::from_value(serde_json::json!([{ "segment": "testers", "release": "canary" }])).expect("targets");
+    let known = Asked {
+        expected: Some(node.revision()),
+        ..asked()
+    };
+    let apply = Change::Apply {
+        rollouts: vec![(rollout("shop"), targeted)],
+    };
+    node.make_as(apply, known).await.expect("made");
+    node.must(Change::EditSegment {
+        segment,
+        add: users(&["2"]),
+        remove: Vec::new(),
+    })
+    .await;
+    let snapshot = node.controller.live().pin();
+    let live = snapshot.rollout(Slot(0)).expect("rollout");
+    assert_eq!((live.revision(), live.as_of()), (Revision(3), Revision(4)));
+    let again = Node::over(Arc::clone(node.controller.store())).await;
+    let snapshot = again.controller.live().pin();
+    let live = snapshot.rollout(Slot(0)).expect("rollout");
+    assert_eq!(
+        (live.revision(), live.as_of()),
+        (Revision(3), Revision(4)),
+        "after a restart"
+    );
+}
+
+#[tokio::test]
+async fn a_rollout_that_is_only_tried_leaves_no_metrics() {
+    let node = Node::start().await;
+    let tried = Change::Apply {
+        rollouts: vec![(rollout("only-tried"), shop())],
+    };
+    let dry = Asked {
+        dry_run: true,
+        ..asked()
+    };
+    node.make_as(tried.clone(), dry).await.expect("tried");
+    let shown = || {
+        switchyard::telemetry::metrics::release_totals()
+            .keys()
+            .any(|(rollout, _)| rollout == "only-tried")
+    };
+    assert!(!shown());
+    node.must(tried).await;
+    assert!(shown());
+}

@@ -50,7 +50,7 @@ async fn explain(
     let available = state.pools.any_available(pool);
     let fallback = table.fallback(&decision).filter(|_| !available);
     Ok(Json(Explained {
-        revision: live.revision().0,
+        revision: live.as_of().0,
         explanation,
         pool: state.pools.get(pool).name().clone(),
         pool_available: available,

@@ -66,20 +66,16 @@ async fn bounded(Shared(state): Shared<State>, request: Request, next: Next) -> 
 
 /// What the framework refuses by itself is a problem like any other; no answer is kept, guessed at or framed.
 async fn finished(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+    let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     let response = next.run(request).await;
     let mut response = match own(&response) {
         Some(kind) => {
-            let allow = response.headers().get(header::ALLOW).cloned();
-            let text = match &allow {
-                Some(allow) => format!("{path} takes {}", allow.to_str().unwrap_or_default()),
-                None => "the request cannot be answered".to_owned(),
+            let text = match kind {
+                // The framework adds the field to this answer.
+                Kind::Method => format!("{path} does not take {method}: the Allow field says what it takes"),
+                _ => format!("{path} cannot be asked so: see /api/v1/openapi.json"),
             };
-            let mut refused = Refusal::new(kind, text).into_response();
-            if let Some(allow) = allow {
-                refused.headers_mut().insert(header::ALLOW, allow);
-            }
-            refused
+            Refusal::new(kind, text).into_response()
         }
         None => response,
     };

@@ -5,14 +5,18 @@ use axum::extract::{FromRequest, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use ring::digest::{Context, SHA256};
 use serde::de::DeserializeOwned;
 
+use super::decode;
 use super::refusal::{Kind, Refusal};
 use super::state::State;
 
 /// The largest JSON body: a rollout with a hundred thousand single users has room in it.
 const JSON_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A larger body than this is not read to its end.
+const DISCARDED_MAX: usize = 64 * 1024 * 1024;
 
 /// A JSON body, and the request's digest.
 pub struct Sent<T>(pub T, pub [u8; 32]);
@@ -30,19 +34,7 @@ impl<T: DeserializeOwned> FromRequest<State> for Sent<T> {
         }
         let bytes = whole(body).await?;
         let digest = digest(&parts, &bytes);
-        let value = serde_json::from_slice(&bytes).map_err(|e| {
-            let place = format!("line {}, column {}", e.line(), e.column());
-            let kind = match e.classify() {
-                serde_json::error::Category::Data => Kind::Invalid,
-                serde_json::error::Category::Io
-                | serde_json::error::Category::Syntax
-                | serde_json::error::Category::Eof => Kind::Malformed,
-            };
-            let text = e.to_string();
-            let said = text.rsplit_once(" at line ").map_or(text.as_str(), |(said, _)| said);
-            Refusal::at(kind, place, said)
-        })?;
-        Ok(Self(value, digest))
+        Ok(Self(decode::json(&bytes)?, digest))
     }
 }
 
@@ -94,20 +86,28 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.eq_ignore_ascii_case("application/json") || kind.eq_ignore_ascii_case("application/merge-patch+json")
 }
 
+/// Reads a body. What is too large is read to its end, if that is not far, because a client that is cut off while it writes
+/// may never see why.
 async fn whole(body: Body) -> Result<Bytes, Refusal> {
-    axum::body::to_bytes(body, JSON_BYTES_MAX).await.map_err(|e| {
-        let mut cause: Option<&dyn std::error::Error> = Some(&e);
-        while let Some(error) = cause {
-            if error.to_string().contains("length limit exceeded") {
-                return Refusal::new(
-                    Kind::TooLarge,
-                    format!("the body is larger than {JSON_BYTES_MAX} bytes: import lists of users instead"),
-                );
-            }
-            cause = error.source();
+    let mut chunks = body.into_data_stream();
+    let (mut bytes, mut total) = (Vec::new(), 0_usize);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Refusal::new(Kind::Malformed, "the body did not arrive whole"))?;
+        total = total.saturating_add(chunk.len());
+        if total > DISCARDED_MAX {
+            break;
         }
-        Refusal::new(Kind::Malformed, "the body did not arrive whole")
-    })
+        if total <= JSON_BYTES_MAX {
+            bytes.extend_from_slice(&chunk);
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    if total > JSON_BYTES_MAX {
+        let text = format!("the body is larger than {JSON_BYTES_MAX} bytes: import lists of users instead");
+        return Err(Refusal::new(Kind::TooLarge, text));
+    }
+    Ok(bytes.into())
 }
 
 /// Of the method, path and query; the body follows.

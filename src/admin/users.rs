@@ -56,7 +56,7 @@ pub fn operations(api: Api) -> Api {
     .add(
         Operation::read(
             "get",
-            "/api/v1/rollouts/{rollout}/users/export",
+            "/api/v1/rollouts/{rollout}/export",
             "exportUsers",
             "All single users.",
         )

@@ -102,7 +102,10 @@ impl Client {
     /// When it is something else.
     pub fn understood<T: DeserializeOwned>(&self, answer: &Answer) -> Result<T, Failure> {
         serde_json::from_slice(&answer.body).map_err(|e| {
-            let text = format!("{} answers what this version does not understand: {e}", self.admin);
+            let text = format!(
+                "{} answers what this version does not understand: {e}: is that switchyard's admin side? --admin URL",
+                self.admin
+            );
             Failure::Unanswered(text)
         })
     }

@@ -45,7 +45,7 @@ pub fn run(user: &User) -> Result<(), Failure> {
         }
         UserVerb::Import(import) => self::import(&session, import),
         UserVerb::Export { rollout } => {
-            let call = Call::get(&["rollouts", rollout.as_str(), "users", "export"]);
+            let call = Call::get(&["rollouts", rollout.as_str(), "export"]);
             list::receive(session.client.stream(&call)?)
         }
         UserVerb::Explain(explain) => explain::run(&session, explain),

@@ -148,7 +148,9 @@ impl Snapshot {
                 .map_err(|e| vec![at(name, "releases", e.to_string())])?;
         }
         let spec = Arc::new(spec.clone());
-        let live = LiveRollout::new(spec, table, revision, before.map(Arc::as_ref), around);
+        let segments = table.segments().filter_map(|name| self.segments.get(name));
+        let segments = segments.map(|segment| segment.revision).max().unwrap_or_default();
+        let live = LiveRollout::new(spec, table, (revision, segments), before.map(Arc::as_ref), around);
         self.rollouts.insert(name.clone(), Arc::new(live));
         self.stuck.remove(name);
         Ok(())
@@ -205,7 +207,9 @@ impl Snapshot {
         let members = segment.members.clone();
         for live in self.rollouts.values_mut() {
             if live.table().segments().any(|used| used == name) {
-                Arc::make_mut(live).table.set_segment(name, &members);
+                let live = Arc::make_mut(live);
+                live.table.set_segment(name, &members);
+                live.touch(revision);
             }
         }
     }

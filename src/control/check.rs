@@ -119,6 +119,14 @@ pub(super) fn scheduled(change: &Change, at: Moment, asked: &Asked, now: &Snapsh
         let text = format!("{} is over: write a time to come", clock::rfc3339(at.0));
         return Err(ChangeError::Refused(text));
     }
+    if let Change::SetUser { until: Some(until), .. } = change
+        && *until <= at
+    {
+        let (until, at) = (clock::rfc3339(until.0), clock::rfc3339(at.0));
+        return Err(ChangeError::Refused(format!(
+            "until: {until} is not after {at}, when it is to begin: write a later time"
+        )));
+    }
     if change.is_bulk() || matches!(change, Change::Undo { .. } | Change::Unschedule { .. }) {
         return Err(ChangeError::Refused(
             "imports, segments and undo cannot be scheduled: make them now, and schedule the split".to_owned(),
@@ -136,6 +144,7 @@ pub(super) fn scheduled(change: &Change, at: Moment, asked: &Asked, now: &Snapsh
             actor: asked.actor.clone(),
             reason: asked.reason.clone(),
             allow_flips: asked.allow_flips,
+            replaces: asked.expected.is_some(),
         }),
     })
 }

@@ -8,16 +8,14 @@ use tokio::sync::Mutex;
 
 use super::apply::opened;
 use super::check::{self, Moving, Terms};
-use super::describe;
+use super::describe::{self, Pins};
 use super::live::Live;
 use super::merger;
 use super::request::{Asked, ChangeError, Outcome, Request};
 use super::resolve;
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::rollout::{
-    Change, Fact, Members, Moment, ReleaseName, Revision, RolloutName, Roster, Scheduled, SegmentName,
-};
+use crate::rollout::{Change, Fact, Members, Moment, Revision, RolloutName, Roster, Scheduled, SegmentName};
 use crate::store::{Answered, Commit, CommitError, Committed, Record, Source, Store};
 use crate::telemetry::metrics;
 
@@ -93,7 +91,7 @@ impl Controller {
             actor: entry.actor.clone(),
             reason: entry.reason.clone(),
             source: Source::Schedule,
-            expected: None,
+            expected: entry.replaces.then_some(id),
             idempotency: None,
             at: None,
             dry_run: false,
@@ -139,7 +137,11 @@ impl Controller {
                 }
                 Err(CommitError::Moved(_)) => {}
                 Err(CommitError::ReadOnly(why)) => return Err(ChangeError::ReadOnly(why)),
-                Err(CommitError::Store(e)) => return Err(ChangeError::Store(e)),
+                Err(CommitError::Store(e)) => {
+                    // Until something is committed again.
+                    metrics::set_store_connected(false);
+                    return Err(ChangeError::Store(e));
+                }
             }
         }
         let current = self.live.pin().revision();
@@ -235,8 +237,16 @@ impl Controller {
         beside: Option<Fact>,
         now: &Snapshot,
     ) -> Result<Candidate, ChangeError> {
-        check::expected(&change, asked.expected, asked.dry_run, now)?;
+        // What a scheduled change replaces was named when it was scheduled, and is replaced whatever became of it since.
+        let expected = asked
+            .expected
+            .map(|then| if beside.is_some() { now.revision() } else { then });
+        check::expected(&change, expected, asked.dry_run, now)?;
         let around = self.live.around();
+        let change = match &beside {
+            Some(_) => resolve::still_stopped(change, now),
+            None => resolve::narrowed(change, now),
+        };
         let title = describe::title(&change);
         let later = match asked.at {
             Some(at) => Some(check::scheduled(&change, at, asked, now)?),
@@ -255,13 +265,6 @@ impl Controller {
             }
             // The pin may have been renewed since it was found to be over.
             Change::Expire { rollout, user } if !self.is_over(&rollout, &user).await? => Vec::new(),
-            // What is so already is no change.
-            Change::SetUser {
-                rollout,
-                user,
-                release,
-                until,
-            } if self.is_pinned(&rollout, &user, &release, until).await? => Vec::new(),
             change => resolve::facts(change, now, around)?,
         };
         let tried = Arc::new(facts);
@@ -269,12 +272,16 @@ impl Controller {
         let check::Candidate { plans, members } = check::candidate(&tried, terms, now, &opened, around)?;
         // Nobody else has them.
         let mut facts = Arc::unwrap_or_clone(tried);
+        let pins = self.pins(&facts).await?;
+        if describe::is_so_already(&facts, &pins) {
+            facts.clear();
+        }
         if let Some(later) = later {
             // It was tried against the present state, so that nonsense is refused now.
             facts = vec![later];
         }
         facts.extend(beside);
-        let diff = describe::diff(&facts, now);
+        let diff = describe::diff(&facts, &pins, now);
         let summary = describe::summary(title.filter(|_| asked.at.is_none()), &diff);
         Ok(Candidate {
             facts: Arc::new(facts),
@@ -296,15 +303,15 @@ impl Controller {
         Ok(until.is_some_and(|until| until.0 <= clock::unix_millis()))
     }
 
-    async fn is_pinned(
-        &self,
-        rollout: &RolloutName,
-        user: &str,
-        release: &ReleaseName,
-        until: Option<Moment>,
-    ) -> Result<bool, ChangeError> {
-        let entry = self.store.user(rollout, user).await?;
-        Ok(entry.is_some_and(|entry| entry.release == *release && entry.until == until))
+    /// Where single users are pinned, as far as a diff lists them one by one.
+    async fn pins(&self, facts: &[Fact]) -> Result<Pins, ChangeError> {
+        let mut pins = Pins::new();
+        for (rollout, user) in describe::listed_users(facts) {
+            if let Some(entry) = self.store.user(&rollout, &user).await? {
+                pins.insert((rollout, user), entry);
+            }
+        }
+        Ok(pins)
     }
 
     async fn commit(&self, asked: &Asked, candidate: &Candidate, now: &Snapshot) -> Result<Committed, CommitError> {

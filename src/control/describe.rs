@@ -1,23 +1,24 @@
 //! A change in words: a diff of what it touches, and one line.
 
+mod pins;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+pub(super) use pins::{Pins, is_so_already, listed_users};
+
 use super::snapshot::Snapshot;
-use crate::rollout::{Change, Fact, ReleaseName, RolloutName, RolloutSpec, RosterName, SegmentName, UserGroup};
+use crate::rollout::{Change, Fact, Range, ReleaseName, RolloutName, RolloutSpec, RosterName, SegmentName, Split};
 use crate::store::Diff;
 
-/// More users than so many are counted, not listed.
-const USERS_LISTED: usize = 20;
 /// The longest one-line summary, in characters.
 const SUMMARY_CHARS: usize = 200;
 
 /// What facts change of a state, readable.
-pub(super) fn diff(facts: &[Fact], now: &Snapshot) -> Vec<Diff> {
+pub(super) fn diff(facts: &[Fact], before: &Pins, now: &Snapshot) -> Vec<Diff> {
     let mut lines: Vec<Diff> = Vec::new();
-    let pins = Pins::by_rollout(facts);
-    let of_pins = pins.iter().flat_map(|(rollout, pins)| of_users(rollout, pins, now));
+    let of_pins = pins::of_users(facts, before, now);
     let others = facts.iter().enumerate().flat_map(|(place, fact)| {
         if is_overruled(fact, &facts[place + 1..]) {
             Vec::new()
@@ -207,15 +208,28 @@ fn of_spec(rollout: &RolloutName, before: Option<&RolloutSpec>, after: Option<&R
     let (old, new) = (flat(before), flat(after));
     let paths: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
     let changed = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
-    changed
-        .map(|path| {
-            line(
-                format!("{rollout}{path}"),
-                old.get(path).cloned(),
-                new.get(path).cloned(),
-            )
-        })
-        .collect()
+    let lines = changed.map(|path| {
+        line(
+            format!("{rollout}{path}"),
+            old.get(path).cloned(),
+            new.get(path).cloned(),
+        )
+    });
+    lines.chain(of_ranges(rollout, before, after)).collect()
+}
+
+/// Ranges that do not follow from a change of the shares.
+fn of_ranges(rollout: &RolloutName, before: Option<&RolloutSpec>, after: Option<&RolloutSpec>) -> Option<Diff> {
+    let (old, new) = before.zip(after).filter(|(old, new)| old.split == new.split)?;
+    let (old, new) = (owners(old)?, owners(new)?);
+    (old != new).then(|| line(format!("{rollout}.ranges"), Some(old), Some(new)))
+}
+
+/// `canary 0-124999, stable 125000-999999`, by bucket.
+fn owners(spec: &RolloutSpec) -> Option<String> {
+    let split = Split::from_ranges(spec.ranges.clone()?).ok()?;
+    let text = |range: &Range| format!("{} {}-{}", range.release, range.from, range.to - 1);
+    Some(split.by_bucket().iter().map(text).collect::<Vec<_>>().join(", "))
 }
 
 /// The leaves of a spec by path; the ranges follow from the shares and are left out.
@@ -246,88 +260,12 @@ fn flatten(path: &str, value: &Value, leaves: &mut BTreeMap<String, String>) {
     }
 }
 
-/// What all pieces of a change say of the single users of a rollout.
-#[derive(Default)]
-struct Pins<'a> {
-    replace: bool,
-    unset: Vec<&'a str>,
-    set: Vec<&'a UserGroup>,
-}
-
-impl<'a> Pins<'a> {
-    fn by_rollout(facts: &'a [Fact]) -> BTreeMap<&'a RolloutName, Self> {
-        let mut all: BTreeMap<&RolloutName, Self> = BTreeMap::new();
-        for fact in facts {
-            if let Fact::Users {
-                rollout,
-                replace,
-                unset,
-                set,
-            } = fact
-            {
-                let pins = all.entry(rollout).or_default();
-                pins.replace |= replace;
-                pins.unset.extend(unset.iter().map(AsRef::as_ref));
-                pins.set.extend(set);
-            }
-        }
-        all
-    }
-}
-
-fn of_users(rollout: &RolloutName, pins: &Pins<'_>, now: &Snapshot) -> Vec<Diff> {
-    let live = now.named(rollout);
-    let pinned = |user: &str| live.and_then(|live| live.table().single_user(user));
-    let total: usize = pins.set.iter().map(|group| group.users.len()).sum();
-    if !pins.replace && pins.unset.len() + total <= USERS_LISTED {
-        let out = pins.unset.iter().map(|user| (*user, None));
-        let into = pins.set.iter().flat_map(|group| {
-            let text = pin_text(&group.release, group.until.map(|m| m.0));
-            group.users.iter().map(move |user| (user.as_ref(), Some(text.clone())))
-        });
-        let each = out.chain(into).map(|(user, after)| {
-            let before = pinned(user).map(ToString::to_string);
-            line(format!("{rollout}.users.{user}"), before, after)
-        });
-        return each.filter(|d| d.before != d.after).collect();
-    }
-    let before = live.map_or(0, |live| live.table().single_users());
-    let new = pins
-        .set
-        .iter()
-        .flat_map(|group| &group.users)
-        .filter(|user| pinned(user).is_none());
-    let gone = pins.unset.iter().filter(|user| pinned(user).is_some());
-    let after = if pins.replace {
-        total
-    } else {
-        before + new.count() - gone.count()
-    };
-    let set = if total > 0 {
-        format!(", {total} of them set")
-    } else {
-        String::new()
-    };
-    vec![line(
-        format!("{rollout}.users"),
-        Some(format!("{before} pinned")),
-        Some(format!("{after} pinned{set}")),
-    )]
-}
-
 fn users(count: usize) -> String {
     if count == 1 {
         "1 user".to_owned()
     } else {
         format!("{count} users")
     }
-}
-
-fn pin_text(release: &ReleaseName, until: Option<u64>) -> String {
-    until.map_or_else(
-        || release.to_string(),
-        |until| format!("{release} until {}", crate::clock::rfc3339(until)),
-    )
 }
 
 fn listed(roster: &RosterName) -> String {

@@ -91,7 +91,7 @@ impl Follower {
                     snapshot.revision().0
                 );
             }
-            drop(self.live.publish(snapshot));
+            self.begin(snapshot);
             return Ok(());
         }
         let mut next = snapshot.clone();
@@ -103,10 +103,15 @@ impl Follower {
         }
         let (snapshot, problems) = self.load().await?;
         if problems.is_empty() {
-            drop(self.live.publish(snapshot));
+            self.begin(snapshot);
             return Ok(());
         }
         Err(StartError::Unfit(problems))
+    }
+
+    fn begin(&self, snapshot: Snapshot) {
+        drop(self.live.publish(snapshot));
+        metrics::set_store_connected(self.store.status().read_only.is_none());
     }
 
     async fn load(&self) -> Result<(Snapshot, Vec<String>), StoreError> {
@@ -195,6 +200,7 @@ impl Follower {
                         error!(target: targets::CONTROL, "{problem}: this rollout is not served");
                     }
                     info!(target: targets::CONTROL, "state loaded again at revision {}", snapshot.revision().0);
+                    metrics::set_store_connected(true);
                     return self.live.publish(snapshot);
                 }
                 Err(e) => {

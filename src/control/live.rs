@@ -48,6 +48,14 @@ impl Live {
     /// see.
     pub(super) fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
         let next = Arc::new(next);
+        let held = self.current.load();
+        let news = next.rollouts().filter(|(name, rollout)| {
+            let known = held.named(name);
+            known.is_none_or(|known| !Arc::ptr_eq(known, rollout))
+        });
+        // Before any request needs its counters.
+        news.for_each(|(_, rollout)| rollout.show());
+        drop(held);
         let before = self.current.swap(Arc::clone(&next));
         metrics::set_revision(next.revision().0);
         for (name, gone) in before.rollouts() {
@@ -60,12 +68,6 @@ impl Live {
                     all.filter(|release| !kept.contains(release))
                         .for_each(|release| metrics::forget_release(name.as_str(), release.as_str()));
                 }
-            }
-        }
-        for (name, rollout) in next.rollouts() {
-            let same = before.named(name).is_some_and(|b| Arc::ptr_eq(b, rollout));
-            if !same {
-                rollout.show_weights();
             }
         }
         self.revision.send_replace(next.revision());

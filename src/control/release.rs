@@ -1,6 +1,6 @@
 //! A compiled rollout with what is looked up once for all its requests: counters and header values.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use http::HeaderValue;
 
@@ -9,11 +9,15 @@ use super::snapshot::Surroundings;
 use crate::rollout::{Decision, Reason, ReleaseName, Revision, RolloutSpec, Table};
 use crate::telemetry::metrics::{self, ReleaseMetrics};
 
+type MakeMetrics = Box<dyn FnOnce() -> ReleaseMetrics + Send + Sync>;
+
 /// A rollout as requests see it.
 #[derive(Clone)]
 pub struct LiveRollout {
     pub(super) spec: Arc<RolloutSpec>,
     pub(super) revision: Revision,
+    /// Also of the last change of a segment that its targets name.
+    as_of: Revision,
     pub(super) table: Table,
     releases: Vec<LiveRelease>,
     seen: Arc<SeenUsers>,
@@ -22,26 +26,28 @@ pub struct LiveRollout {
 #[derive(Clone)]
 struct LiveRelease {
     name: ReleaseName,
-    metrics: Arc<ReleaseMetrics>,
+    /// Made when it is published, so that a candidate which is only tried leaves no series behind.
+    metrics: Arc<LazyLock<ReleaseMetrics, MakeMetrics>>,
     /// `X-Rollout`, by reason.
     stamps: Arc<[HeaderValue; Reason::ALL.len()]>,
 }
 
 impl LiveRollout {
-    /// From a compiled spec. What is counted and who was seen goes on from `before`.
+    /// From a compiled spec, whose segments last changed at `segments`. What is counted and who was seen goes on from
+    /// `before`.
     pub(super) fn new(
         spec: Arc<RolloutSpec>,
         table: Table,
-        revision: Revision,
+        (revision, segments): (Revision, Revision),
         before: Option<&Self>,
         around: &Surroundings,
     ) -> Self {
-        let routes: Vec<&str> = around.routes.iter().map(String::as_str).collect();
+        let as_of = revision.max(segments);
         let rollout = table.name().as_str();
         let metrics_of = |name: &ReleaseName| {
             let known = before.and_then(|b| b.releases.iter().find(|r| r.name == *name));
             known.map_or_else(
-                || Arc::new(ReleaseMetrics::new(rollout, name.as_str(), &routes)),
+                || Arc::new(LazyLock::new(metrics_later(rollout, name, &around.routes))),
                 |known| Arc::clone(&known.metrics),
             )
         };
@@ -51,7 +57,7 @@ impl LiveRollout {
             .map(|release| LiveRelease {
                 name: release.name.clone(),
                 metrics: metrics_of(&release.name),
-                stamps: stamps(rollout, &release.name, revision),
+                stamps: stamps(rollout, &release.name, as_of),
             })
             .collect();
         // Numbers of releases or buckets may have changed with the spec: then what was seen by the old ones is nothing.
@@ -65,6 +71,7 @@ impl LiveRollout {
         Self {
             spec,
             revision,
+            as_of,
             table,
             releases,
             seen,
@@ -74,14 +81,26 @@ impl LiveRollout {
     /// The same rollout at another revision.
     pub(super) fn restamp(&mut self, revision: Revision) {
         self.revision = revision;
+        self.touch(revision);
+    }
+
+    /// The same rollout with members of a segment that changed at a revision.
+    pub(super) fn touch(&mut self, revision: Revision) {
+        if revision <= self.as_of {
+            return;
+        }
+        self.as_of = revision;
         let rollout = self.table.name().as_str().to_owned();
         for release in &mut self.releases {
             release.stamps = stamps(&rollout, &release.name, revision);
         }
     }
 
-    /// Shows the shares in the metrics.
-    pub(super) fn show_weights(&self) {
+    /// Shows itself in the metrics: its counters and its shares.
+    pub(super) fn show(&self) {
+        for release in &self.releases {
+            LazyLock::force(&release.metrics);
+        }
         for (release, weight) in self.table.weights() {
             metrics::set_rollout_weight(self.table.name().as_str(), release.as_str(), weight.parts_per_million());
         }
@@ -105,6 +124,12 @@ impl LiveRollout {
         self.revision
     }
 
+    /// The revision of the last change to it, or to a segment that its targets name: what `X-Rollout` says.
+    #[must_use]
+    pub fn as_of(&self) -> Revision {
+        self.as_of
+    }
+
     /// Users seen lately.
     #[must_use]
     pub fn seen(&self) -> &SeenUsers {
@@ -122,6 +147,14 @@ impl LiveRollout {
     pub fn stamp(&self, decision: &Decision) -> &HeaderValue {
         &self.releases[usize::from(decision.release.0)].stamps[decision.reason.index()]
     }
+}
+
+fn metrics_later(rollout: &str, release: &ReleaseName, routes: &[String]) -> MakeMetrics {
+    let (rollout, release, routes) = (rollout.to_owned(), release.clone(), routes.to_vec());
+    Box::new(move || {
+        let routes: Vec<&str> = routes.iter().map(String::as_str).collect();
+        ReleaseMetrics::new(&rollout, release.as_str(), &routes)
+    })
 }
 
 fn stamps(rollout: &str, release: &ReleaseName, revision: Revision) -> Arc<[HeaderValue; Reason::ALL.len()]> {

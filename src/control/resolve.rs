@@ -1,6 +1,6 @@
 //! From what is asked to what will be true: a change looked at against the present state. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::apply::ApplyProblem;
 use super::release::LiveRollout;
@@ -9,6 +9,39 @@ use super::snapshot::{Snapshot, Surroundings};
 use crate::rollout::{
     Change, Fact, Problem, ReleaseName, RolloutName, RolloutSpec, SegmentName, Split, UserGroup, Weight, check_ids,
 };
+
+/// The same change without what is so already: users of a segment who are in or out, or are named twice.
+pub(super) fn narrowed(change: Change, now: &Snapshot) -> Change {
+    let Change::EditSegment {
+        segment,
+        mut add,
+        mut remove,
+    } = change
+    else {
+        return change;
+    };
+    if let Some(present) = now.segments().get(&segment) {
+        let mut seen = HashSet::new();
+        remove.retain(|user| present.members.contains(user) && seen.insert(user.clone()));
+        let gone = std::mem::take(&mut seen);
+        add.retain(|user| (gone.contains(user) || !present.members.contains(user)) && seen.insert(user.clone()));
+    }
+    Change::EditSegment { segment, add, remove }
+}
+
+/// A replacement that was written before its time: what was killed or frozen since stays so.
+pub(super) fn still_stopped(change: Change, now: &Snapshot) -> Change {
+    let Change::Apply { mut rollouts } = change else {
+        return change;
+    };
+    for (name, spec) in &mut rollouts {
+        if let Some(live) = now.named(name) {
+            spec.killed |= live.spec().killed;
+            spec.frozen |= live.spec().frozen;
+        }
+    }
+    Change::Apply { rollouts }
+}
 
 /// The facts that a change comes to; none if nothing is to be changed.
 pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Result<Vec<Fact>, ChangeError> {
@@ -42,10 +75,26 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             replace,
             groups,
         } => pin(now, rollout, replace, Vec::new(), groups),
-        Change::PutSegment { segment, users } => segment_members(segment, true, Vec::new(), users),
-        Change::PutRoster { segment, roster } => Ok(vec![Fact::Roster { segment, roster }]),
+        Change::PutSegment { segment, users } => {
+            let present = now.segments().get(&segment).map(|s| &s.members);
+            let same = present.is_some_and(|m| m.len() == users.len() && users.iter().all(|user| m.contains(user)));
+            if same {
+                return Ok(Vec::new());
+            }
+            segment_members(segment, true, Vec::new(), users)
+        }
+        Change::PutRoster { segment, roster } => {
+            let present = now.segments().get(&segment).map(|s| &s.members);
+            if present.is_some_and(|m| m.since_len() == 0 && m.roster().is_some_and(|r| r.name() == roster)) {
+                return Ok(Vec::new());
+            }
+            Ok(vec![Fact::Roster { segment, roster }])
+        }
         Change::EditSegment { segment, add, remove } => {
             known_segment(now, &segment)?;
+            if add.is_empty() && remove.is_empty() {
+                return Ok(Vec::new());
+            }
             segment_members(segment, false, remove, add)
         }
         Change::DeleteSegment { segment } => delete_segment(segment, now),

@@ -276,4 +276,7 @@ pub struct Scheduled {
     pub reason: Option<String>,
     /// Whether users may move backwards out of a growing release.
     pub allow_flips: bool,
+    /// Whether it was said, by a revision, that what is replaced or deleted is known to exist.
+    #[serde(default)]
+    pub replaces: bool,
 }

@@ -9,6 +9,9 @@ use super::name::{ReleaseName, SegmentName};
 use super::table::{Matcher, Table};
 use crate::identity::UserId;
 
+/// Of an id that is none, so many characters are shown.
+const SHOWN_CHARS: usize = 60;
+
 /// Users that a table cannot take.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum EditError {
@@ -45,11 +48,19 @@ pub enum EditError {
 pub fn check_ids(users: &[Box<str>]) -> Result<(), EditError> {
     for user in users {
         UserId::new(user.as_bytes()).map_err(|cause| EditError::User {
-            user: user.to_string(),
+            user: shortened(user),
             cause,
         })?;
     }
     Ok(())
+}
+
+/// So much of an id as a message has room for.
+fn shortened(id: &str) -> String {
+    match id.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => format!("{}…", &id[..end]),
+        None => id.to_owned(),
+    }
 }
 
 impl Table {

@@ -4,7 +4,9 @@
 //! A growing release takes freed buckets from the lowest up; a shrinking one gives up what it took last, which is its
 //! highest buckets as long as nobody grew between; stable gives its lowest. So the growth of one release moves nobody
 //! between two others, and what grows and shrinks by the same amount puts everyone back, whatever happened before.
-//! For that the stored ranges of a release stand in the order in which it took them.
+//! For that the stored ranges of a release stand in the order in which it took them; those of stable by bucket.
+
+use std::cmp::Ordering;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -152,8 +154,11 @@ impl Split {
             let taken = cut(&mut free, missing, true);
             kept.extend(taken.into_iter().map(|(from, to)| (from, to, release.clone())));
         }
-        // Stable sort: the pieces of one release keep their order.
-        kept.sort_by(|a, b| a.2.cmp(&b.2));
+        // A stable sort: the pieces of one release keep their order, but for those of stable, which gives its lowest whatever
+        // it took last, so that one division has one form.
+        let within =
+            |a: u32, b: u32, release: &ReleaseName| if is_stable(release) { a.cmp(&b) } else { Ordering::Equal };
+        kept.sort_by(|a, b| a.2.cmp(&b.2).then_with(|| within(a.0, b.0, &a.2)));
         Ok(Self::of(kept))
     }
 

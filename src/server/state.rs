@@ -52,7 +52,14 @@ pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Sto
             Ok(Arc::new(store))
         }
         StorePlace::Embedded(path) => {
-            let store = EmbeddedStore::open(&EmbeddedSettings::new(path)).map_err(StateError::Open)?;
+            let store = EmbeddedStore::open(&EmbeddedSettings::new(path));
+            let store = store.map_err(|e| {
+                if EmbeddedStore::has_snapshot(path) {
+                    StateError::Open(e)
+                } else {
+                    StateError::Start(e.into())
+                }
+            })?;
             Ok(Arc::new(store))
         }
     }

@@ -121,6 +121,9 @@ impl EmbeddedStore {
     /// When there is no copy, or it cannot be read.
     pub fn open_snapshot(path: &Path) -> Result<Self, StoreError> {
         let copy = StoreFile::copy_of(path);
+        if !copy.path().exists() {
+            return Err(Fault::NoCopy.told(copy.place()));
+        }
         let rosters = Arc::new(Rosters::in_folder(rosters_beside(path)));
         let shared = Shared::open(copy.clone(), rosters).map_err(|fault| fault.told(copy.place()))?;
         Ok(Self {
@@ -128,6 +131,12 @@ impl EmbeddedStore {
             writing: Writing::Closed(format!("running from the copy {}", copy.place())),
             shared: Arc::new(shared),
         })
+    }
+
+    /// Whether there is a copy of the store at `path` to be opened.
+    #[must_use]
+    pub fn has_snapshot(path: &Path) -> bool {
+        StoreFile::copy_of(path).path().exists()
     }
 
     async fn read<T: Send + 'static>(

@@ -325,6 +325,12 @@ fn a_wrong_spec_is_told_with_all_that_is_wrong() {
         "{keys:?}"
     );
     assert!(keys.iter().any(|key| key.starts_with("new.split")), "{keys:?}");
+    let spec = r#"{"releases":{"stable":{"pool":7}},"split":{"c":"200%"},"salts":"x"}"#;
+    let (status, problem) = scene.json("PUT", "/rollouts/new", "", spec);
+    let places = problem["problems"].as_array().expect("problems").iter();
+    let mut keys: Vec<&str> = places.filter_map(|p| p["key"].as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!((status, keys), (422, vec!["releases.stable.pool", "salts", "split.c"]));
     let (status, problem) = scene.json("PUT", "/rollouts/new", "", "{\n\"releases\": nonsense}");
     assert_eq!(
         (status, &problem["problems"][0]["key"]),
@@ -367,4 +373,11 @@ fn wait_for(lines: impl BufRead, mut wanted: impl FnMut(&str, &str) -> bool) {
         }
     }
     panic!("the stream ended");
+}
+
+#[test]
+fn a_store_is_connected_before_anything_is_changed() {
+    let scene = Scene::start();
+    let metrics = scene.ask("GET", "/metrics", "", "").body;
+    assert!(metrics.contains("\nswitchyard_store_connected 1\n"), "{metrics}");
 }

@@ -176,7 +176,7 @@ fn users(drive: &mut Drive<'_>) {
     drive.good("setUser", &format!("{many}/a%2Fb"), JSON, r#"{"release":"canary"}"#);
     assert_eq!(drive.good("getUser", &format!("{many}/a%2Fb"), "", "")["user"], "a/b");
     drive.good("listUsers", &format!("{many}?limit=1&after=1"), "", "");
-    drive.good("exportUsers", &format!("{many}/export"), "", "");
+    drive.good("exportUsers", "/api/v1/rollouts/checkout/export", "", "");
     drive.good("unsetUser", &format!("{many}/1"), "", "");
     assert_eq!(drive.drive("getUser", &format!("{many}/1"), "", "").status, 404);
 }

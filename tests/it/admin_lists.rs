@@ -3,6 +3,7 @@
 use crate::admin_client::{CSV, NDJSON, PLAIN, Scene, if_match};
 
 const USERS: &str = "/api/v1/rollouts/checkout/users";
+const EXPORT: &str = "/api/v1/rollouts/checkout/export";
 
 fn problem(body: &str) -> serde_json::Value {
     serde_json::from_str(body).expect("JSON")
@@ -19,7 +20,7 @@ fn an_import_merges_or_replaces_and_an_export_gives_it_back() {
     );
     let merged = scene.ask("POST", &format!("{USERS}?release=canary"), PLAIN, "3\n");
     assert_eq!(merged.status, 200, "{}", merged.body);
-    let all = scene.ask("GET", &format!("{USERS}/export"), "", "").body;
+    let all = scene.ask("GET", EXPORT, "", "").body;
     assert_eq!(
         all,
         "{\"user\":\"1\",\"release\":\"canary\"}\n{\"user\":\"2\",\"release\":\"canary\"}\n\
@@ -38,7 +39,7 @@ fn an_import_merges_or_replaces_and_an_export_gives_it_back() {
     );
     let back = scene.ask("POST", &format!("{USERS}?mode=replace"), NDJSON, &all);
     assert_eq!(back.status, 200, "{}", back.body);
-    assert_eq!(scene.ask("GET", &format!("{USERS}/export"), "", "").body, all);
+    assert_eq!(scene.ask("GET", EXPORT, "", "").body, all);
     assert_eq!(scene.revision(), 5);
 }
 
@@ -101,7 +102,7 @@ fn a_long_list_is_one_change_and_is_read_in_pages() {
         }
     }
     assert_eq!(count, 30_000);
-    assert_eq!(scene.ask("GET", &format!("{USERS}/export"), "", "").body, list);
+    assert_eq!(scene.ask("GET", EXPORT, "", "").body, list);
     assert_eq!(scene.origin_of("u29999"), "canary");
 }
 
@@ -132,4 +133,20 @@ fn the_users_of_a_segment_go_where_its_target_says() {
     assert_eq!(replaced.status, 200, "{}", replaced.body);
     assert_eq!(origins(), ["canary", "stable", "stable"]);
     assert_eq!(scene.ask("PUT", "/api/v1/segments/x", CSV, "1,canary\n").status, 422);
+}
+
+#[test]
+fn whatever_a_user_is_called_it_is_one_user() {
+    let scene = Scene::start();
+    for user in ["export", ".", "..", "a%2Fb", "%25", "-x", "%C3%BC"] {
+        let path = format!("/rollouts/checkout/users/{user}");
+        let (status, answer) = scene.json("PUT", &path, "", r#"{"release":"canary"}"#);
+        assert_eq!(status, 200, "{user}: {answer}");
+        let (status, answer) = scene.json("GET", &path, "", "");
+        assert_eq!(
+            (status, &answer["release"]),
+            (200, &"canary".into()),
+            "{user}: {answer}"
+        );
+    }
 }

@@ -43,6 +43,17 @@ fn nobody_there_and_usage_are_told_with_what_to_do() {
             &["rollout", "list", "--token-file", "nowhere"],
             "write the path of a file with a token",
         ),
+        (&["rollout", "undo", "--to", "x"], "write a number such as 17"),
+        (
+            &["rollout", "split", "checkout", "canary=1%", "--if-match", "x"],
+            "write a number such as 17",
+        ),
+        (&["rollout", "schedule", "cancel", "x"], "write a number such as 17"),
+        (&["user", "set", "checkout", "", "canary"], "write 1 to 1024 bytes"),
+        (
+            &["user", "explain", "checkout", "7", "--client", "x"],
+            "such as 203.0.113.7",
+        ),
         (&["rollout", "frobnicate"], "unrecognized subcommand"),
     ] {
         let run = cli.run(args);

@@ -97,6 +97,9 @@ impl State {
     fn change(&mut self, dice: &mut Dice, number: u64) -> Asked {
         let release = if dice.chance(2) { "canary" } else { "stable" };
         let user = format!("user-{}", dice.below(30));
+        // Who is there already is no change, and has no place in the history.
+        let other = |release| if release == "canary" { "stable" } else { "canary" };
+        let moved = self.pins.get(&user).map_or(release, |now| other(now.as_str()));
         let asked = |method, path, kind, body| Asked {
             method,
             path,
@@ -131,9 +134,9 @@ impl State {
                 asked("DELETE", format!("/users/{user}"), "", String::new())
             }
             _ => {
-                let body = format!("{{\"release\":\"{release}\"}}");
+                let body = format!("{{\"release\":\"{moved}\"}}");
                 let asked = asked("PUT", format!("/users/{user}"), JSON, body);
-                self.pins.insert(user, release.to_owned());
+                self.pins.insert(user, moved.to_owned());
                 asked
             }
         }
@@ -143,7 +146,7 @@ impl State {
     fn of(proxy: &Proxy) -> Self {
         let rollout: Value = serde_json::from_str(&get(proxy, ROLLOUT)).expect("JSON");
         let share = rollout["weights"]["canary"].as_str().expect("a share");
-        let pins = get(proxy, &format!("{ROLLOUT}/users/export"));
+        let pins = get(proxy, &format!("{ROLLOUT}/export"));
         let pin = |line: &str| {
             let line: Value = serde_json::from_str(line).expect("JSON");
             let text = |key: &str| line[key].as_str().expect("text").to_owned();

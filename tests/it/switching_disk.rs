@@ -112,9 +112,13 @@ fn import(proxy: &Proxy, number: usize) -> Answer {
 }
 
 fn failing(proxy: &Proxy) -> Value {
+    let metrics = ask(&proxy.admin, "GET", "/metrics", "Host: localhost\r\n", "").body;
+    let connected = metrics.contains("\nswitchyard_store_connected 1\n");
     let status = ask(&proxy.admin, "GET", "/api/v1/status", "Host: localhost\r\n", "");
     let status: Value = serde_json::from_str(&status.body).expect("JSON");
-    status["store"]["failing"].clone()
+    let failing = status["store"]["failing"].clone();
+    assert_eq!(connected, failing.is_null(), "{failing}");
+    failing
 }
 
 /// The reason for which a change was refused.

@@ -129,3 +129,36 @@ fn flip(bytes: &mut [u8], dice: &mut Dice) {
     let at = usize::try_from(dice.below(bytes.len() as u64)).expect("fits");
     bytes[at] ^= 1 << dice.below(8);
 }
+
+#[tokio::test]
+async fn an_empty_file_is_no_new_store_while_its_copy_is_there() {
+    let folder = Folder::new();
+    let path = folder.path();
+    {
+        let store = EmbeddedStore::open(&EmbeddedSettings::new(&path)).expect("opens");
+        must(&store, 0, vec![put("shop", "1")]).await;
+    }
+    let copy = folder.copy();
+    std::fs::copy(&path, &copy).expect("a copy");
+    let beside = ["-wal", "-shm"].map(|end| path.with_extension(format!("db{end}")));
+    let refused = || {
+        let refused = EmbeddedStore::open(&EmbeddedSettings::new(&path))
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(refused.contains(".snapshot beside it is not"), "{refused}");
+    };
+    std::fs::write(&path, "").expect("cut off");
+    beside.iter().for_each(|file| drop(std::fs::remove_file(file)));
+    refused();
+    std::fs::remove_file(&path).expect("lost");
+    refused();
+    assert!(!path.exists(), "nothing is put in its place");
+    std::fs::remove_file(&copy).expect("removed");
+    let none = EmbeddedStore::open_snapshot(&path)
+        .err()
+        .expect("there is none")
+        .to_string();
+    assert!(none.contains("there is no such copy"), "{none}");
+    EmbeddedStore::open(&EmbeddedSettings::new(&path)).expect("begins anew");
+}

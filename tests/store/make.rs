@@ -81,6 +81,7 @@ pub fn scheduled(id: u64, at: u64) -> Fact {
             actor: "anna".to_owned(),
             reason: Some("it is time".to_owned()),
             allow_flips: false,
+            replaces: false,
         }),
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::error::Category;
 
 /// What a line says.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
@@ -30,7 +31,15 @@ impl<'a> Line<'a> {
         serde_json::from_str(text).map_err(|e| {
             let said = e.to_string();
             let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
-            format!("column {}: {said}", e.column())
+            let remedy = "write an object such as {\"user\": \"42\"}, with release and until where they are needed";
+            match e.classify() {
+                Category::Data if !said.starts_with("invalid type") => {
+                    format!("column {}: {said}: {remedy}", e.column())
+                }
+                Category::Data | Category::Io | Category::Syntax | Category::Eof => {
+                    format!("column {}: is no JSON object of a user: {remedy}", e.column())
+                }
+            }
         })
     }
 

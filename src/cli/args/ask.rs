@@ -1,10 +1,12 @@
 //! Flags that verbs share: how to reach the admin side and how to print, and on what conditions a change is asked for.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
 
 use crate::cli::moment;
+use crate::identity::UserId;
 use crate::rollout::Moment;
 
 /// How to reach the running program, and how to print what it answers.
@@ -57,11 +59,40 @@ pub struct Ask {
     #[arg(long)]
     pub allow_flips: bool,
     /// Only if what is changed has this revision
-    #[arg(long, value_name = "REV")]
+    #[arg(long, value_name = "REV", value_parser = revision)]
     pub if_match: Option<u64>,
     /// Do not ask on a terminal
     #[arg(short, long)]
     pub yes: bool,
+}
+
+/// Reads a revision, or the number of a scheduled change, which is one.
+///
+/// # Errors
+/// When it is no number.
+pub fn revision(text: &str) -> Result<u64, String> {
+    let number = text.parse();
+    number.map_err(|_| format!("{text:?} is no revision: write a number such as 17"))
+}
+
+/// Takes a user id.
+///
+/// # Errors
+/// When it is none.
+pub fn user_id(text: &str) -> Result<String, String> {
+    match UserId::new(text.as_bytes()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(e) => Err(format!("{e}: write 1 to 1024 bytes without control characters")),
+    }
+}
+
+/// Reads the address of a client.
+///
+/// # Errors
+/// When it is none.
+pub fn client_address(text: &str) -> Result<IpAddr, String> {
+    let address = text.parse();
+    address.map_err(|_| format!("{text:?} is no address: write one such as 203.0.113.7 or 2001:db8::7, without a port"))
 }
 
 /// A file, or standard input.

@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::ask::{Ask, Input, Reach};
+use super::ask::{Ask, Input, Reach, revision};
 use crate::rollout::{ReleaseName, RolloutName, Weight};
 
 /// `switchyard rollout`
@@ -88,7 +88,7 @@ pub enum RolloutVerb {
         #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
         limit: u16,
         /// Only changes before this revision
-        #[arg(long, value_name = "REV")]
+        #[arg(long, value_name = "REV", value_parser = revision)]
         before: Option<u64>,
         /// Also what each of them changed
         #[arg(short, long)]
@@ -97,7 +97,7 @@ pub enum RolloutVerb {
     /// Restore all rollouts and segments as they were; itself a change, so it can be undone
     Undo {
         /// The revision to go back to; without it the last change is undone
-        #[arg(long, value_name = "REV")]
+        #[arg(long, value_name = "REV", value_parser = revision)]
         to: Option<u64>,
         #[command(flatten)]
         ask: Ask,
@@ -125,7 +125,8 @@ pub enum ScheduleVerb {
     List,
     /// Take a scheduled change back
     Cancel {
-        /// Its number
+        /// Its number, as `rollout schedule list` says it
+        #[arg(value_parser = revision)]
         id: u64,
         #[command(flatten)]
         ask: Ask,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
 
-use super::ask::{Ask, Input, Pair, Reach};
+use super::ask::{Ask, Input, Pair, Reach, client_address, user_id};
 use crate::cli::moment;
 use crate::rollout::{Moment, ReleaseName, RolloutName, SegmentName};
 
@@ -26,6 +26,7 @@ pub enum UserVerb {
         #[arg(value_parser = RolloutName::parse)]
         rollout: RolloutName,
         /// The user id
+        #[arg(value_parser = user_id)]
         user: String,
         /// What the user gets
         #[arg(value_parser = ReleaseName::parse)]
@@ -42,6 +43,7 @@ pub enum UserVerb {
         #[arg(value_parser = RolloutName::parse)]
         rollout: RolloutName,
         /// The user id
+        #[arg(value_parser = user_id)]
         user: String,
         #[command(flatten)]
         ask: Ask,
@@ -52,6 +54,7 @@ pub enum UserVerb {
         #[arg(value_parser = RolloutName::parse)]
         rollout: RolloutName,
         /// The user id
+        #[arg(value_parser = user_id)]
         user: String,
     },
     /// Pin the users of a file in one change: one id a line, CSV `user[,release[,until]]`, or NDJSON
@@ -106,6 +109,7 @@ pub struct Explain {
     #[arg(value_parser = RolloutName::parse)]
     pub rollout: RolloutName,
     /// The user id; without it nobody known asks
+    #[arg(value_parser = user_id)]
     pub user: Option<String>,
     /// A header field of the request
     #[arg(short = 'H', long = "header", value_name = "NAME: VALUE", value_parser = Pair::header)]
@@ -120,7 +124,7 @@ pub struct Explain {
     #[arg(long, value_name = "PATH", default_value = "/")]
     pub path: String,
     /// The address of the client
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = client_address)]
     pub client: Option<IpAddr>,
     /// A claim of the user's token; several of one name are a list
     #[arg(long = "claim", value_name = "NAME=VALUE", value_parser = Pair::equals)]

@@ -36,6 +36,9 @@ pub fn changed(screen: &Screen, changed: &Changed, at: Option<Moment>) -> String
     for (name, one) in &changed.plans {
         let each = plan(one).into_iter();
         lines.extend(each.map(|line| screen.paint(Look::Dim, &format!("{name}: {line}"))));
+        if changed.dry_run {
+            lines.extend(flips(screen, one).map(|line| format!("{name}: {line}")));
+        }
     }
     lines.push(screen.paint(look, &state));
     lines.retain(|line| !line.is_empty());
@@ -63,15 +66,19 @@ pub fn planned(screen: &Screen, planned: &Planned) -> String {
     if lines.is_empty() {
         lines.push("nobody would move".to_owned());
     }
-    if !planned.plan.flips.is_empty() {
-        let names: Vec<&str> = planned.plan.flips.iter().map(|name| name.as_str()).collect();
-        let names = names.join(", ");
-        let text = format!("users would move backwards out of {names}: that needs --allow-flips");
-        lines.push(screen.paint(Look::Yellow, &text));
-    }
+    lines.extend(flips(screen, &planned.plan));
     let at = format!("at revision {}; nothing was changed", planned.revision);
     lines.push(screen.paint(Look::Dim, &at));
     lines.join("\n")
+}
+
+fn flips(screen: &Screen, plan: &Plan) -> Option<String> {
+    let names: Vec<&str> = plan.flips.iter().map(|name| name.as_str()).collect();
+    let text = format!(
+        "users would move backwards out of {}: that needs --allow-flips",
+        names.join(", ")
+    );
+    (!names.is_empty()).then(|| screen.paint(Look::Yellow, &text))
 }
 
 /// Who moves, by users seen lately and by shares.
@@ -85,17 +92,18 @@ fn plan(plan: &Plan) -> Vec<String> {
         let of = format!("{users} of {seen} users seen in the last hour ({percent:.1} %)");
         lines.push(format!("{} → {}: {of}", one.from, one.to));
     }
-    if seen > 0 && plan.moves.is_empty() && !plan.shares.is_empty() {
-        lines.push(format!(
-            "none of the {} users seen in the last hour moves",
-            grouped(seen)
-        ));
+    let unknown = plan.unknown as u64;
+    if seen > unknown && plan.moves.is_empty() && !plan.shares.is_empty() {
+        let told = grouped(seen - unknown);
+        lines.push(format!("none of the {told} users seen in the last hour moves"));
     }
     let shares = plan.shares.iter();
     lines.extend(shares.map(|one| format!("{} → {}: {} of all users", one.from, one.to, one.share)));
-    if plan.unknown > 0 {
-        let unknown = grouped(plan.unknown as u64);
-        lines.push(format!("{unknown} more cannot be told: the salt changes"));
+    if unknown > 0 {
+        let unknown = grouped(unknown);
+        lines.push(format!(
+            "of {unknown} users seen in the last hour it cannot be told: the salt changes"
+        ));
     }
     lines
 }

@@ -27,6 +27,9 @@ pub fn status(screen: &Screen, status: &Status) -> String {
     if let Some(why) = &status.store.read_only {
         lines.push(screen.paint(Look::Red, &format!("the store is read-only: {why}")));
     }
+    if let Some(why) = &status.store.failing {
+        lines.push(screen.paint(Look::Red, &format!("the last change was refused: {why}")));
+    }
     for (rollout, why) in &status.stuck {
         let text = format!("rollout {rollout} is stuck at an older state: {why}");
         lines.push(screen.paint(Look::Red, &text));

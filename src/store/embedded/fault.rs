@@ -17,6 +17,10 @@ pub(super) enum Fault {
     Io(#[from] std::io::Error),
     #[error("schema {found}, known {known}")]
     Newer { found: u32, known: u32 },
+    #[error("is missing or empty, but {0} beside it is not: the file was lost or cut off")]
+    Lost(String),
+    #[error("there is no such copy: the first is written when a store has run for a second")]
+    NoCopy,
     #[error("history begins after {}", .0.0)]
     Forgotten(Revision),
     #[error("at revision {}", .0.0)]
@@ -42,13 +46,17 @@ impl Fault {
             Self::Newer { found, known } => StoreError::Newer { place, found, known },
             Self::Forgotten(begins_after) => StoreError::Forgotten(begins_after),
             Self::Told(error) => error,
-            Self::Database(_) | Self::Unreadable(_) | Self::Io(_) | Self::Moved(_) | Self::Ending => {
-                StoreError::Failed {
-                    place,
-                    cause: self.to_string(),
-                    remedy,
-                }
-            }
+            Self::Database(_)
+            | Self::Unreadable(_)
+            | Self::Io(_)
+            | Self::Lost(_)
+            | Self::NoCopy
+            | Self::Moved(_)
+            | Self::Ending => StoreError::Failed {
+                place,
+                cause: self.to_string(),
+                remedy,
+            },
         }
     }
 
@@ -59,6 +67,8 @@ impl Fault {
             Self::Database(_)
             | Self::Unreadable(_)
             | Self::Io(_)
+            | Self::Lost(_)
+            | Self::NoCopy
             | Self::Newer { .. }
             | Self::Forgotten(_)
             | Self::Told(_)
@@ -73,6 +83,11 @@ impl Fault {
         const ACCESS: &str = "check that the file and its folder can be read and written by the program's user";
         match self {
             Self::Unreadable(_) => DAMAGED,
+            Self::Lost(_) => {
+                "put a backup in its place, or its copy, which has the same name and ends in .snapshot; to begin anew, \
+                 remove what is beside it, too"
+            }
+            Self::NoCopy => "put a backup in the store's place, and leave --from-snapshot out",
             Self::Io(_) => "check that the folder exists, is writable and has room",
             Self::Ending => "ask the program that runs now",
             Self::Newer { .. } | Self::Forgotten(_) | Self::Moved(_) | Self::Told(_) => "see the cause",

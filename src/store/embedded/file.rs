@@ -73,6 +73,14 @@ impl StoreFile {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
         }
+        // An empty file is a new store, unless there was one: then its changes would be forgotten without a word.
+        let is_empty = |path: &Path| std::fs::metadata(path).map_or(true, |file| file.len() == 0);
+        if is_empty(&self.path) {
+            let rests = [Self::copy_of(&self.path).path, self.log_path()];
+            if let Some(rest) = rests.into_iter().find(|rest| !is_empty(rest)) {
+                return Err(Fault::Lost(rest.display().to_string()));
+            }
+        }
         match OpenOptions::new()
             .write(true)
             .create_new(true)

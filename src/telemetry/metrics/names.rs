@@ -134,7 +134,7 @@ pub(super) const ROLLOUT_WEIGHT: Family = family(
 pub(super) const STORE_CONNECTED: Family = family(
     "switchyard_store_connected",
     &[],
-    "1 when the store answers, 0 when it does not.",
+    "1 when the store answers and takes changes, 0 when it does not.",
 );
 /// From commit to live.
 pub(super) const COMMIT_TO_LIVE: Family = family(
