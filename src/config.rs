@@ -91,11 +91,19 @@ pub fn load(file: &Path) -> Result<Config, LoadError> {
         file: name.clone(),
         cause,
     };
-    let size = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?.len();
+    let advised = |e: std::io::Error| unreadable(format!("{e}: write the path of a YAML file that can be read"));
+    let size = std::fs::metadata(file).map_err(advised)?.len();
     if size > FILE_BYTES_MAX {
-        return Err(unreadable(format!("is larger than {FILE_BYTES_MAX} bytes")));
+        return Err(unreadable(format!(
+            "is larger than {FILE_BYTES_MAX} bytes: import lists of users instead"
+        )));
     }
-    let text = std::fs::read_to_string(file).map_err(|e| unreadable(e.to_string()))?;
+    let bytes = std::fs::read(file).map_err(advised)?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let before = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        unreadable(format!("is not UTF-8 in line {line}: save it as UTF-8"))
+    })?;
     let env = |variable: &str| std::env::var(variable).ok();
     parse(&name, &text, &env).map_err(LoadError::Invalid)
 }

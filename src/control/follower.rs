@@ -131,6 +131,7 @@ impl Follower {
         let (loaded, built) = tokio::join!(self.store.load(sender), build);
         built?;
         snapshot.set_revision(loaded?);
+        metrics::set_store_connected(true);
         Ok((snapshot, problems))
     }
 

@@ -12,7 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, ImmutStr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::context::Context;
@@ -335,7 +335,10 @@ impl ProxyHttp for Gateway {
         let answered = session.response_written().is_some();
         if !ctx.aborted && !answered {
             let cors = self.own_cors(ctx);
-            let gone = respond::refuse(session, ctx, failure.status(), cors).await.is_err();
+            let why = failure::reason(e);
+            let gone = respond::refuse(session, ctx, failure.status(), why, cors)
+                .await
+                .is_err();
             ctx.aborted |= gone;
         }
         FailToProxy {
@@ -381,7 +384,7 @@ impl ProxyHttp for Gateway {
 }
 
 /// A request that is refused for what it is.
-pub(super) fn refused(status: u16, context: &'static str) -> Box<Error> {
+pub(super) fn refused(status: u16, context: impl Into<ImmutStr>) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(status), context).into_down()
 }
 
