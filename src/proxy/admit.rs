@@ -56,6 +56,10 @@ pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Res
     route(gateway, session, ctx);
     enter(gateway, ctx)?;
     check(gateway, session, ctx)?;
+    if gateway.preflight_policy(session, ctx).is_some() {
+        // Browsers send nothing with it that says who asks (Fetch, "CORS-preflight fetch").
+        return Ok(None);
+    }
     identify(gateway, session, ctx)
 }
 

@@ -132,6 +132,11 @@ impl Gateway {
         }
     }
 
+    /// The policy by which this request is answered here, if it is a preflight of a route that wants that.
+    pub(super) fn preflight_policy(&self, session: &Session, ctx: &Context) -> Option<&OwnCors> {
+        self.own_cors(ctx).filter(|_| cors::is_preflight(session.req_header()))
+    }
+
     /// Answers a preflight, where that is this proxy's, of a request that is admitted.
     fn preflight<'a>(
         &'a self,
@@ -139,10 +144,8 @@ impl Gateway {
         ctx: &Context,
         admitted: Result<()>,
     ) -> Phase<'a, Result<bool>> {
-        match self.own_cors(ctx) {
-            Some(policy) if admitted.is_ok() && cors::is_preflight(session.req_header()) => {
-                Box::pin(respond::preflight(session, policy))
-            }
+        match self.preflight_policy(session, ctx) {
+            Some(policy) if admitted.is_ok() => Box::pin(respond::preflight(session, policy)),
             _ => phase::unanswered(admitted),
         }
     }
