@@ -133,8 +133,6 @@ pub fn schema() -> serde_json::Value {
 /// # Errors
 /// When an address or a name is none: which argument, and what to write.
 pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, LoadError> {
-    // JSON is YAML; and no argument is a variable.
-    let quoted = |text: &str| serde_json::Value::from(text).to_string().replace("${", "$${");
     let text = format!(
         "listeners: [{{ address: {} }}]\n\
          store: {{ memory: {{}} }}\n\
@@ -147,18 +145,38 @@ pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Res
         quoted(stable),
         quoted(canary),
     );
-    parse("command line", &text, &|_| None).map_err(|problems| {
-        let told = problems.iter().map(|p| format!("{}: {}", argument(&p.key), p.message));
-        LoadError::Arguments(told.collect())
-    })
+    from_arguments(&text)
 }
 
-/// The argument that a key of [`quick`] came from.
+/// An argument as a text of the file. JSON is YAML; and no argument is a variable.
+#[must_use]
+pub fn quoted(argument: &str) -> String {
+    serde_json::Value::from(argument).to_string().replace("${", "$${")
+}
+
+/// Reads a text that was made of arguments: what is wrong is told of those.
+///
+/// # Errors
+/// What is wrong with which argument.
+pub fn from_arguments(text: &str) -> Result<Config, LoadError> {
+    let mut config = parse("command line", text, &|_| None).map_err(|problems| {
+        let told = problems.iter().map(|p| format!("{}: {}", argument(&p.key), p.message));
+        LoadError::Arguments(told.collect())
+    })?;
+    // Where only this machine can connect, there is nobody whose word would not be taken.
+    let near = config.listeners.iter().all(|l| l.address.ip().is_loopback());
+    config.warnings.retain(|_| !near);
+    config.warnings.iter_mut().for_each(Problem::forget_place);
+    Ok(config)
+}
+
+/// The argument that a key of [`from_arguments`] came from.
 fn argument(key: &str) -> &str {
     let arguments = [
         ("pools.stable.", "--stable"),
         ("pools.canary.", "--canary"),
         ("listeners", "--listen"),
+        ("admin", "--admin"),
         ("identity", "--user-header"),
     ];
     let found = arguments.iter().find(|(prefix, _)| key.starts_with(prefix));

@@ -203,8 +203,33 @@ fn without_a_file_the_arguments_are_told() {
          --stable: \"http://127.0.0.1:9001/\" is a URL, not a host and port: write 127.0.0.1:9001\n\
          --canary: \"127.0.0.1\" is no host and port: write one such as 10.0.0.2:9001 or origin.internal:9001\n"
     );
+    for (argument, value) in [
+        ("--listen", "127.0.0.1:0"),
+        ("--user-header", "X-Id"),
+        ("--stable", "127.0.0.1:1"),
+    ] {
+        let output = switchyard(&root("tests"), &["serve", "-c", "none.yaml", argument, value]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(told(&output).contains(&format!("'{argument} ")), "{}", told(&output));
+    }
+    let output = switchyard(&root("tests"), &["demo", "--listen", "nowhere", "--admin", "\""]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        told(&output),
+        "--listen: \"nowhere\" is no address and port: write one such as 127.0.0.1:8080\n\
+         --admin: \"\\\"\" is no address and port: write one such as 127.0.0.1:8080\n"
+    );
+    let open = config::quick("127.0.0.1:9001", "127.0.0.1:9002", "X-User-Id", "0.0.0.0:0").expect("valid");
+    let warned: Vec<String> = open.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warned,
+        [
+            "identity.trusted_peers: only loopback may send the identity header; from others it is removed: list your load balancers"
+        ]
+    );
     let config = config::quick("127.0.0.1:9001", "origin.internal:9002", "X-User-Id", "127.0.0.1:0");
-    assert_eq!(config.expect("valid").pools.len(), 2);
+    let config = config.expect("valid");
+    assert_eq!((config.pools.len(), config.warnings.len()), (2, 0));
 }
 
 #[test]
