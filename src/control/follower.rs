@@ -131,7 +131,8 @@ impl Follower {
         let (loaded, built) = tokio::join!(self.store.load(sender), build);
         built?;
         snapshot.set_revision(loaded?);
-        metrics::set_store_connected(true);
+        // A copy that serves for reading is not the store.
+        metrics::set_store_connected(self.store.status().read_only.is_none());
         Ok((snapshot, problems))
     }
 
