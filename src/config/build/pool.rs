@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use super::super::written as w;
 use super::Building;
@@ -11,6 +12,9 @@ use crate::upstream::settings::{
     Retries, UpstreamTls,
 };
 use crate::upstream::{self, ConnectProxy};
+
+/// The most that Linux takes for `TCP_KEEPIDLE`.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
 pub fn pools(work: &mut Building<'_>, written: BTreeMap<PoolName, w::Pool>) -> Vec<PoolSettings> {
     if written.is_empty() {
@@ -172,8 +176,24 @@ fn connections(work: &mut Building<'_>, key: &str, written: &w::Connections) -> 
         ("connect_timeout", written.connect_timeout),
         ("tls_handshake_timeout", written.tls_handshake_timeout),
         ("response_header_timeout", written.response_header_timeout),
+        ("idle_timeout", written.idle_timeout),
     ] {
         work.positive(&format!("{key}.{name}"), span);
+    }
+    let keepalive = written.tcp_keepalive.0;
+    if keepalive.subsec_nanos() != 0 || keepalive > KEEPALIVE_MAX {
+        let message = format!(
+            "is {}, which the system does not take: write whole seconds up to {}s, or 0s for none",
+            written.tcp_keepalive,
+            KEEPALIVE_MAX.as_secs()
+        );
+        work.note(&format!("{key}.tcp_keepalive"), message);
+    }
+    if written.max_idle == 0 {
+        work.note(
+            &format!("{key}.max_idle"),
+            "is 0: write at least 1, or reuse: false to keep none",
+        );
     }
     let proxy = match written.proxy.as_str() {
         "environment" => ProxySetting::Environment,
