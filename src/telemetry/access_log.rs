@@ -443,7 +443,8 @@ mod tests {
         let text = error.expect_err("there is no such folder").to_string();
         assert_eq!(
             text,
-            "access_log: cannot open /nonexistent/log for appending: No such file or directory (os error 2)"
+            "access_log: cannot open /nonexistent/log for appending: No such file or directory (os error 2): \
+             write the path of a file in a folder that exists and is writable"
         );
     }
 }
