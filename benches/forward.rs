@@ -1,6 +1,10 @@
 //! The whole proxy in one process: nanoseconds, bytes and allocations a request, the three figures of the Go gateway's
 //! report (84.6 µs, 45.7 KB, 132 allocations). Origin and client are in the process, too, as they are in Go's benchmark,
-//! but allocate nothing while they run: what is counted is the proxy's, Pingora's part included.
+//! but allocate nothing while they run: what is counted is the proxy's, Pingora's part included. A bare Pingora proxy is
+//! measured before it in the same way: what is more is ours.
+
+#[path = "bare/proxy.rs"]
+mod proxy;
 
 use std::alloc::System;
 use std::io::{Read, Write};
@@ -24,14 +28,36 @@ xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx
 const REQUEST: &[u8] = b"GET /path?query=1 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: bench\r\nAccept: */*\r\n\
 X-User-Id: user-0042\r\nOrigin: https://shop.example.com\r\n\r\n";
 
+/// What one request takes.
+struct Figures {
+    mean: f64,
+    median: u128,
+    bytes: f64,
+    allocations: f64,
+}
+
 fn main() {
     // `cargo test --benches` and `cargo bench -- --list` must end; they give arguments other than `--bench`.
     if std::env::args().skip(1).any(|a| a == "--list") {
         return;
     }
     let origin = spawn_origin();
-    let proxy = spawn_proxy(&origin);
-    let mut client = TcpStream::connect(&proxy).expect("connect");
+    let bare = measure(&spawn_bare(&origin));
+    let all = measure(&spawn_proxy(&origin));
+    println!("requests     {REQUESTS} on one connection, one at a time");
+    println!("             bare Pingora  with Switchyard  ours");
+    let row = |name: &str, bare: f64, all: f64, digits: usize| {
+        println!("{name:12} {bare:12.digits$}  {all:15.digits$}  {:.digits$}", all - bare);
+    };
+    row("ns/op mean", bare.mean, all.mean, 0);
+    row("ns/op median", bare.median as f64, all.median as f64, 0);
+    row("B/op", bare.bytes, all.bytes, 0);
+    row("allocs/op", bare.allocations, all.allocations, 1);
+    std::process::exit(0);
+}
+
+fn measure(proxy: &str) -> Figures {
+    let mut client = TcpStream::connect(proxy).expect("connect");
     client.set_nodelay(true).expect("nodelay");
     let mut buffer = [0; 4096];
     for _ in 0..WARM_UP {
@@ -51,18 +77,24 @@ fn main() {
     times.sort_unstable();
     let each = |n: usize| n as f64 / f64::from(REQUESTS);
     let allocations = change.allocations + change.reallocations - before.allocations - before.reallocations;
-    println!("requests     {REQUESTS} on one connection, one at a time");
-    println!(
-        "ns/op        {:.0} mean, {} median",
-        total.as_nanos() as f64 / f64::from(REQUESTS),
-        times[times.len() / 2].as_nanos()
-    );
-    println!(
-        "B/op         {:.0}",
-        each(change.bytes_allocated - before.bytes_allocated)
-    );
-    println!("allocs/op    {:.1}", each(allocations));
-    std::process::exit(0);
+    Figures {
+        mean: total.as_nanos() as f64 / f64::from(REQUESTS),
+        median: times[times.len() / 2].as_nanos(),
+        bytes: each(change.bytes_allocated - before.bytes_allocated),
+        allocations: each(allocations),
+    }
+}
+
+/// A bare Pingora proxy with the origin as its one peer, on a port that was free a moment ago.
+fn spawn_bare(origin: &str) -> String {
+    let free = TcpListener::bind("127.0.0.1:0").expect("bind").local_addr();
+    let address = free.expect("address").to_string();
+    let (listen, upstream) = (address.clone(), origin.parse().expect("address"));
+    thread::spawn(move || proxy::serve(&listen, upstream, false));
+    while TcpStream::connect(&address).is_err() {
+        thread::yield_now();
+    }
+    address
 }
 
 fn spawn_origin() -> String {

@@ -124,12 +124,19 @@ fn check(file: &Path) -> ExitCode {
             }
             let (pools, routes, rollouts) = (config.pools.len(), config.routes.len(), config.rollouts.len());
             print_line(&format!(
-                "{}: ok: {pools} pools, {routes} routes, {rollouts} rollouts",
-                file.display()
+                "{}: ok: {}, {}, {}",
+                file.display(),
+                counted(pools, "pool"),
+                counted(routes, "route"),
+                counted(rollouts, "rollout")
             ))
         }
         Err(e) => complain(&e.to_string(), INVALID),
     }
+}
+
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn pretty(value: &serde_json::Value) -> String {

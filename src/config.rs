@@ -91,11 +91,19 @@ pub fn load(file: &Path) -> Result<Config, LoadError> {
         file: name.clone(),
         cause,
     };
-    let size = std::fs::metadata(file).map_err(|e| unreadable(e.to_string()))?.len();
+    let advised = |e: std::io::Error| unreadable(format!("{e}: write the path of a YAML file that can be read"));
+    let size = std::fs::metadata(file).map_err(advised)?.len();
     if size > FILE_BYTES_MAX {
-        return Err(unreadable(format!("is larger than {FILE_BYTES_MAX} bytes")));
+        return Err(unreadable(format!(
+            "is larger than {FILE_BYTES_MAX} bytes: import lists of users instead"
+        )));
     }
-    let text = std::fs::read_to_string(file).map_err(|e| unreadable(e.to_string()))?;
+    let bytes = std::fs::read(file).map_err(advised)?;
+    let text = String::from_utf8(bytes).map_err(|e| {
+        let before = e.as_bytes().get(..e.utf8_error().valid_up_to()).unwrap_or_default();
+        let line = before.iter().filter(|b| **b == b'\n').count() + 1;
+        unreadable(format!("is not UTF-8 in line {line}: save it as UTF-8"))
+    })?;
     let env = |variable: &str| std::env::var(variable).ok();
     parse(&name, &text, &env).map_err(LoadError::Invalid)
 }
@@ -125,8 +133,6 @@ pub fn schema() -> serde_json::Value {
 /// # Errors
 /// When an address or a name is none: which argument, and what to write.
 pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Result<Config, LoadError> {
-    // JSON is YAML; and no argument is a variable.
-    let quoted = |text: &str| serde_json::Value::from(text).to_string().replace("${", "$${");
     let text = format!(
         "listeners: [{{ address: {} }}]\n\
          store: {{ memory: {{}} }}\n\
@@ -139,18 +145,38 @@ pub fn quick(stable: &str, canary: &str, user_header: &str, listen: &str) -> Res
         quoted(stable),
         quoted(canary),
     );
-    parse("command line", &text, &|_| None).map_err(|problems| {
-        let told = problems.iter().map(|p| format!("{}: {}", argument(&p.key), p.message));
-        LoadError::Arguments(told.collect())
-    })
+    from_arguments(&text)
 }
 
-/// The argument that a key of [`quick`] came from.
+/// An argument as a text of the file. JSON is YAML; and no argument is a variable.
+#[must_use]
+pub fn quoted(argument: &str) -> String {
+    serde_json::Value::from(argument).to_string().replace("${", "$${")
+}
+
+/// Reads a text that was made of arguments: what is wrong is told of those.
+///
+/// # Errors
+/// What is wrong with which argument.
+pub fn from_arguments(text: &str) -> Result<Config, LoadError> {
+    let mut config = parse("command line", text, &|_| None).map_err(|problems| {
+        let told = problems.iter().map(|p| format!("{}: {}", argument(&p.key), p.message));
+        LoadError::Arguments(told.collect())
+    })?;
+    // Where only this machine can connect, there is nobody whose word would not be taken.
+    let near = config.listeners.iter().all(|l| l.address.ip().is_loopback());
+    config.warnings.retain(|_| !near);
+    config.warnings.iter_mut().for_each(Problem::forget_place);
+    Ok(config)
+}
+
+/// The argument that a key of [`from_arguments`] came from.
 fn argument(key: &str) -> &str {
     let arguments = [
         ("pools.stable.", "--stable"),
         ("pools.canary.", "--canary"),
         ("listeners", "--listen"),
+        ("admin", "--admin"),
         ("identity", "--user-header"),
     ];
     let found = arguments.iter().find(|(prefix, _)| key.starts_with(prefix));

@@ -9,6 +9,7 @@ mod explain;
 mod members;
 mod name;
 mod plan;
+mod prefix;
 mod rule;
 mod spec;
 mod split;
@@ -27,6 +28,7 @@ pub use members::{
 };
 pub use name::{NameError, PoolName, ReleaseName, RolloutName, RouteId, SegmentName};
 pub use plan::{Move, Plan, Seen, SeenUser, ShareMove};
+pub use prefix::check_prefix;
 pub use spec::{ReleaseSpec, RolloutSpec, TargetSpec, Unhealthy, When};
 pub use split::{Range, Split, SplitError};
 pub use table::{Known, PoolIdx, Problem, Release, ReleaseIdx, Table};

@@ -163,6 +163,20 @@ fn check_prints_every_problem_and_exits_2_and_warnings_are_none() {
     assert_eq!(output.status.code(), Some(0));
     let warning = "warning: sound.yaml:1:13: identity.trusted_peers: trusts everyone to say who they are";
     assert!(told(&output).starts_with(warning), "{}", told(&output));
+    let off = "identity: { trusted_peers: [] }\nlisteners: [{ address: \"127.0.0.1:0\" }]\nroutes: [{ pool: a }]\n\
+               pools: { a: { endpoints: [\"127.0.0.1:1\"], tls: { ca: tls/none.pem } } }\n";
+    fs::write(folder.join("off.yaml"), off).expect("write");
+    let output = switchyard(&folder, &["check", "-c", "off.yaml"]);
+    assert_eq!(
+        told(&output),
+        "warning: off.yaml:1:13: identity.trusted_peers: is empty: the identity header is removed from every request; \
+         list your load balancers\n\
+         warning: off.yaml:4:50: pools.a.tls.ca: has no effect while TLS is off: write enabled: true, or remove it\n"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "off.yaml: ok: 1 pool, 1 route, 0 rollouts\n"
+    );
 }
 
 #[test]
@@ -174,6 +188,8 @@ fn a_file_that_cannot_be_read_says_so() {
         assert_eq!(output.status.code(), Some(2), "{name}");
         assert!(told(&output).starts_with(&format!("{name}: ")), "{}", told(&output));
     }
+    let told = told(&switchyard(&folder, &["check", "-c", "latin.yaml"]));
+    assert_eq!(told, "latin.yaml: is not UTF-8 in line 1: save it as UTF-8\n");
 }
 
 #[test]
@@ -187,8 +203,33 @@ fn without_a_file_the_arguments_are_told() {
          --stable: \"http://127.0.0.1:9001/\" is a URL, not a host and port: write 127.0.0.1:9001\n\
          --canary: \"127.0.0.1\" is no host and port: write one such as 10.0.0.2:9001 or origin.internal:9001\n"
     );
+    for (argument, value) in [
+        ("--listen", "127.0.0.1:0"),
+        ("--user-header", "X-Id"),
+        ("--stable", "127.0.0.1:1"),
+    ] {
+        let output = switchyard(&root("tests"), &["serve", "-c", "none.yaml", argument, value]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(told(&output).contains(&format!("'{argument} ")), "{}", told(&output));
+    }
+    let output = switchyard(&root("tests"), &["demo", "--listen", "nowhere", "--admin", "\""]);
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        told(&output),
+        "--listen: \"nowhere\" is no address and port: write one such as 127.0.0.1:8080\n\
+         --admin: \"\\\"\" is no address and port: write one such as 127.0.0.1:8080\n"
+    );
+    let open = config::quick("127.0.0.1:9001", "127.0.0.1:9002", "X-User-Id", "0.0.0.0:0").expect("valid");
+    let warned: Vec<String> = open.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warned,
+        [
+            "identity.trusted_peers: only loopback may send the identity header; from others it is removed: list your load balancers"
+        ]
+    );
     let config = config::quick("127.0.0.1:9001", "origin.internal:9002", "X-User-Id", "127.0.0.1:0");
-    assert_eq!(config.expect("valid").pools.len(), 2);
+    let config = config.expect("valid");
+    assert_eq!((config.pools.len(), config.warnings.len()), (2, 0));
 }
 
 #[test]
@@ -231,13 +272,13 @@ fn ten_thousand_problems_are_counted_and_a_thousand_told() {
 #[test]
 fn every_sound_host_and_path_makes_an_id() {
     let text = "listeners: [{ address: \"127.0.0.1:0\" }]\npools: { a: { endpoints: [\"127.0.0.1:1\"] } }\nroutes:\n\
-                \x20 - { pool: a, match: { host: \"[::1]\", path: /_next/é } }\n\
+                \x20 - { pool: a, match: { host: \"[::1]\", path: /_next/%C3%A9 } }\n\
                 \x20 - { pool: a, match: { host: _dmarc.example.com } }\n\
                 \x20 - { pool: a, match: { host: \"*.example.com\", path: /a/b } }\n\
                 \x20 - { pool: a }\n";
     let config = parsed(text).expect("valid");
     let ids: Vec<&str> = config.routes.iter().map(|route| route.id.as_str()).collect();
-    assert_eq!(ids, ["1_-_next-_", "dmarc.example.com", "example.com-a-b", "any"]);
+    assert_eq!(ids, ["1_-_next-_C3_A9", "dmarc.example.com", "example.com-a-b", "any"]);
 }
 
 /// The commented file without its comments: small, and with every section.

@@ -92,7 +92,7 @@ pub struct Upgrade {
 #[derive(Debug, clap::Args)]
 pub struct Serve {
     /// The configuration file
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["stable", "canary"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["stable", "canary", "user_header", "listen"])]
     pub config: Option<PathBuf>,
     /// Detach from the terminal
     #[arg(short, long)]

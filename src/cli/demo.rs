@@ -35,8 +35,8 @@ pub fn run(listen: &str, admin: &str) -> ExitCode {
 fn config(listen: &str, admin: &str, stable: SocketAddr, canary: SocketAddr) -> Result<Config, LoadError> {
     let text = format!(
         r#"
-listeners: [{{ address: "{listen}" }}]
-admin: {{ address: "{admin}" }}
+listeners: [{{ address: {} }}]
+admin: {{ address: {} }}
 identity: {{ sources: [{{ header: X-User-Id }}, {{ query: uid }}] }}
 access_log: {{ path: "off" }}
 store: {{ memory: {{}} }}
@@ -49,9 +49,11 @@ rollouts:
     releases: {{ stable: {{ pool: stable }}, canary: {{ pool: canary }} }}
     targets: [{{ users: ["42"], release: canary }}]
     split: {{ canary: 10% }}
-"#
+"#,
+        config::quoted(listen),
+        config::quoted(admin),
     );
-    config::parse("demo", &text, &|_| None).map_err(LoadError::Invalid)
+    config::from_arguments(&text)
 }
 
 fn introduction(listen: &str, admin: &str, config: &Config) -> String {
@@ -80,9 +82,10 @@ fn introduction(listen: &str, admin: &str, config: &Config) -> String {
             format!("{program} user set demo 43 canary{to}"),
         ),
         (
-            "who would move, then move",
+            "who would move at 20 %",
             format!("{program} rollout plan demo canary=20%{to}"),
         ),
+        ("move them", format!("{program} rollout split demo canary=20%{to}")),
         ("why user 44 gets what", format!("{program} user explain demo 44{to}")),
         ("everyone to stable, now", format!("{program} rollout kill demo{to}")),
         (

@@ -1,5 +1,6 @@
 //! From what people write to what code uses: checks everything, fills in every default, collects every problem.
 
+mod cors;
 mod identity;
 mod jwt;
 mod listener;
@@ -36,7 +37,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
         places,
         warnings: Vec::new(),
     };
-    let server = server(file.server);
+    let server = server(&mut work, file.server);
     let listeners = work.listeners(file.listeners);
     let admin = work.admin(file.admin);
     let identity = work.identity(file.identity);
@@ -44,7 +45,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
     let pools = pool::pools(&mut work, file.pools);
     let rollouts = work.rollouts(file.rollouts, &pools);
     let routes = route::routes(&mut work, file.routes, &pools, &rollouts);
-    let limits = limits(&file.limits);
+    let limits = limits(&mut work, &file.limits);
     let access_log = access_log(&mut work, &file.access_log);
     let store = work.store(file.store);
     let problems = work.places.into_problems();
@@ -99,6 +100,13 @@ impl Building<'_> {
     pub(super) fn positive(&mut self, key: &str, span: Span) {
         if span.0.is_zero() {
             self.note(key, "is 0s: write at least 1ms");
+        }
+    }
+
+    /// A path of nothing names no file.
+    fn not_empty(&mut self, key: &str, path: &Path, example: &str) {
+        if path.as_os_str().is_empty() {
+            self.note(key, format!("is empty: write a path, such as {example}"));
         }
     }
 
@@ -190,6 +198,9 @@ impl Building<'_> {
                 StorePlace::Embedded(file.path)
             }
         };
+        if let StorePlace::Embedded(path) = &place {
+            self.not_empty("store.embedded.path", path, StoreSettings::PATH);
+        }
         StoreSettings {
             place,
             keep_history: written.keep_history.0,
@@ -224,7 +235,16 @@ impl Building<'_> {
     }
 }
 
-fn server(written: w::Server) -> ServerSettings {
+fn server(work: &mut Building<'_>, written: w::Server) -> ServerSettings {
+    work.not_empty("server.pid_file", &written.pid_file, "run/switchyard.pid");
+    work.not_empty(
+        "server.upgrade_sock",
+        &written.upgrade_sock,
+        "run/switchyard-upgrade.sock",
+    );
+    if let Some(path) = &written.error_log {
+        work.not_empty("server.error_log", path, "var/error.log");
+    }
     ServerSettings {
         threads: written
             .threads
@@ -239,7 +259,30 @@ fn server(written: w::Server) -> ServerSettings {
     }
 }
 
-fn limits(written: &w::Limits) -> Limits {
+fn limits(work: &mut Building<'_>, written: &w::Limits) -> Limits {
+    for (name, span) in [
+        ("header_timeout", written.header_timeout),
+        ("read_timeout", written.read_timeout),
+        ("write_timeout", written.write_timeout),
+    ] {
+        work.positive(&format!("limits.{name}"), span);
+    }
+    if written.keepalive_timeout.0.subsec_nanos() != 0 || written.keepalive_timeout.0.is_zero() {
+        let message = format!("is {}: write whole seconds, at least 1s", written.keepalive_timeout);
+        work.note("limits.keepalive_timeout", message);
+    }
+    for (name, bound) in [
+        ("header_bytes_max", written.header_bytes_max.0),
+        ("headers_max", written.headers_max as u64),
+        ("target_bytes_max", written.target_bytes_max.0),
+    ] {
+        if bound == 0 {
+            work.note(
+                &format!("limits.{name}"),
+                "is 0, which no request keeps to: write at least 1",
+            );
+        }
+    }
     Limits {
         header_bytes_max: usize::try_from(written.header_bytes_max.0).unwrap_or(usize::MAX),
         headers_max: written.headers_max,
@@ -259,10 +302,21 @@ fn limits(written: &w::Limits) -> Limits {
     }
 }
 
+/// Whether a text is a token (RFC 9110, 5.6.2): what methods, field names and names of cookies are.
+pub(super) fn is_token(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(allowed)
+}
+
 /// What other programs call no log, or their output: hardly meant as the names of files.
 const NO_FILES: [&str; 5] = ["none", "false", "null", "stdout", "stderr"];
 
 fn access_log(work: &mut Building<'_>, written: &w::AccessLog) -> AccessLogSettings {
+    work.not_empty(
+        "access_log.path",
+        Path::new(&written.path),
+        "var/access.log, or off, or - for standard output",
+    );
     if NO_FILES.contains(&written.path.as_str()) {
         let message = format!(
             "{:?} would be a file of that name: write off, - for standard output, or ./{} if it is meant",

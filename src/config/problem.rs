@@ -7,9 +7,9 @@ use std::fmt;
 pub struct Problem {
     /// The file.
     pub file: String,
-    /// From 1.
+    /// From 1; 0 where there is no file to look into.
     pub line: usize,
-    /// From 1.
+    /// From 1, or 0 with the line.
     pub column: usize,
     /// The key, from the top down; empty where there is none.
     pub key: String,
@@ -17,9 +17,18 @@ pub struct Problem {
     pub message: String,
 }
 
+impl Problem {
+    /// Makes it a problem of no file.
+    pub(super) fn forget_place(&mut self) {
+        (self.line, self.column) = (0, 0);
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        if self.line > 0 {
+            write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
+        }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }

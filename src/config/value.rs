@@ -41,7 +41,7 @@ impl JsonSchema for Span {
         json_schema!({
             "type": "string",
             "title": "duration",
-            "description": "a number and ms, s, m or h, such as 3s",
+            "description": "a whole number and ms, s, m or h, such as 3s",
             "pattern": "^[0-9]{1,12}(ms|s|m|h)$",
             "examples": ["3s"],
         })
@@ -61,7 +61,7 @@ impl JsonSchema for Size {
                 {
                     "type": "string",
                     "title": "size",
-                    "description": "bytes, or a number and KiB, MiB or GiB, such as 64KiB",
+                    "description": "bytes, or a whole number and KiB, MiB or GiB, such as 64KiB",
                     "pattern": "^[0-9]{1,10}(B|KiB|MiB|GiB|KB|kB|MB|GB)?$",
                     "examples": ["64KiB"],
                 },

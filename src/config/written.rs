@@ -195,7 +195,7 @@ pub struct Identity {
     pub sources: Vec<Source>,
     /// The only peers that may send the identity header and X-Forwarded-*.
     pub trusted_peers: Vec<String>,
-    /// What is done to a value before it is an id: trim, unquote, lowercase, percent_decode.
+    /// What is done to a value before it is an id: trim, unquote, lowercase (of ASCII letters), percent_decode.
     pub normalise: Vec<Normalise>,
     /// What happens to those without an id: stable, reject (401), or a signed cookie.
     pub anonymous: Anonymous,

@@ -111,6 +111,7 @@ impl Follower {
 
     fn begin(&self, snapshot: Snapshot) {
         drop(self.live.publish(snapshot));
+        // A copy that serves for reading is not the store.
         metrics::set_store_connected(self.store.status().read_only.is_none());
     }
 

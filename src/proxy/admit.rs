@@ -56,6 +56,10 @@ pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Res
     route(gateway, session, ctx);
     enter(gateway, ctx)?;
     check(gateway, session, ctx)?;
+    if gateway.preflight_policy(session, ctx).is_some() {
+        // Browsers send nothing with it that says who asks (Fetch, "CORS-preflight fetch").
+        return Ok(None);
+    }
     identify(gateway, session, ctx)
 }
 
@@ -132,7 +136,7 @@ fn known(gateway: &Gateway, session: &Session, ctx: &mut Context, read: Result<R
     let reading = read.map_err(|refusal| {
         metrics::refused("identity");
         ctx.challenge = reader.challenge(&refusal);
-        refused(refusal.status(), "identity")
+        refused(refusal.status(), refusal.to_string())
     })?;
     ctx.identity = reading.identity;
     ctx.token = reading.token;
@@ -155,7 +159,7 @@ pub fn count_body(gateway: &Gateway, body: &mut Option<Bytes>, end_of_stream: bo
         .is_some_and(|most| ctx.body_bytes > most)
     {
         metrics::refused("body_too_large");
-        return Err(refused(413, "request body is larger than limits.body_bytes_max"));
+        return Err(refused(413, "the body is too large"));
     }
     // Pingora writes an empty last piece as a last chunk of its own, and then the last chunk (its open bug #935).
     if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {

@@ -52,6 +52,14 @@ pub fn judge(error: &Error, ctx: &Context) -> Failure {
     }
 }
 
+/// What a client is told of why its request was refused; of what goes on behind this proxy it is told nothing.
+pub fn reason(error: &Error) -> Option<&str> {
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, ErrorType::HTTPStatus(400..=499)) => error.context.as_ref().map(|c| c.as_str()),
+        _ => None,
+    }
+}
+
 fn downstream(error: &Error, ctx: &Context) -> Failure {
     match ctx.wire.as_ref().and_then(|wire| wire.fault()) {
         Some(Fault::SlowHead | Fault::SlowBody) => return Failure::Refused(408),

@@ -12,7 +12,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, ImmutStr, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 
 use super::context::Context;
@@ -132,6 +132,11 @@ impl Gateway {
         }
     }
 
+    /// The policy by which this request is answered here, if it is a preflight of a route that wants that.
+    pub(super) fn preflight_policy(&self, session: &Session, ctx: &Context) -> Option<&OwnCors> {
+        self.own_cors(ctx).filter(|_| cors::is_preflight(session.req_header()))
+    }
+
     /// Answers a preflight, where that is this proxy's, of a request that is admitted.
     fn preflight<'a>(
         &'a self,
@@ -139,10 +144,8 @@ impl Gateway {
         ctx: &Context,
         admitted: Result<()>,
     ) -> Phase<'a, Result<bool>> {
-        match self.own_cors(ctx) {
-            Some(policy) if admitted.is_ok() && cors::is_preflight(session.req_header()) => {
-                Box::pin(respond::preflight(session, policy))
-            }
+        match self.preflight_policy(session, ctx) {
+            Some(policy) if admitted.is_ok() => Box::pin(respond::preflight(session, policy)),
             _ => phase::unanswered(admitted),
         }
     }
@@ -337,7 +340,10 @@ impl ProxyHttp for Gateway {
         let answered = session.response_written().is_some();
         if !ctx.aborted && !answered {
             let cors = self.own_cors(ctx);
-            let gone = respond::refuse(session, ctx, failure.status(), cors).await.is_err();
+            let why = failure::reason(e);
+            let gone = respond::refuse(session, ctx, failure.status(), why, cors)
+                .await
+                .is_err();
             ctx.aborted |= gone;
         }
         FailToProxy {
@@ -383,7 +389,7 @@ impl ProxyHttp for Gateway {
 }
 
 /// A request that is refused for what it is.
-pub(super) fn refused(status: u16, context: &'static str) -> Box<Error> {
+pub(super) fn refused(status: u16, context: impl Into<ImmutStr>) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(status), context).into_down()
 }
 

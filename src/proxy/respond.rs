@@ -16,13 +16,20 @@ use super::trace::REQUEST_ID;
 /// What is asked of a client that comes when there is no room: health checks and queues have changed by then.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// Writes an answer with a one-line body and has the connection closed after it: what is left of the request may be
-/// unread or not understood.
-pub async fn refuse(session: &mut Session, ctx: &Context, status: u16, cors: Option<&OwnCors>) -> Result<()> {
+/// Writes a short answer, with the reason where it is the client's to know, and has the connection closed after it: what
+/// is left of the request may be unread or not understood.
+pub async fn refuse(
+    session: &mut Session,
+    ctx: &Context,
+    status: u16,
+    why: Option<&str>,
+    cors: Option<&OwnCors>,
+) -> Result<()> {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let reason = status.canonical_reason().unwrap_or("Error");
     let id = ctx.ids.request_id.to_str().unwrap_or("-");
-    let body = Bytes::from(format!("{} {reason}\nrequest id: {id}\n", status.as_u16()));
+    let why = why.map_or_else(String::new, |why| format!(": {}", why.replace('_', " ")));
+    let body = Bytes::from(format!("{} {reason}{why}\nrequest id: {id}\n", status.as_u16()));
     let mut head = ResponseHeader::build(status, Some(8))?;
     head.insert_header(CONTENT_TYPE, "text/plain; charset=utf-8")?;
     head.insert_header(CONTENT_LENGTH, body.len())?;

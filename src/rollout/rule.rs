@@ -8,6 +8,7 @@ use regex::bytes::{Regex, RegexBuilder};
 use semver::{Version, VersionReq};
 
 use super::decision::Attributes;
+use super::prefix::check_prefix;
 use super::spec::When;
 
 /// A compiled expression may not be larger: a rule is looked at for every request.
@@ -142,9 +143,7 @@ fn whole(when: &When, rule: Result<Rule, RuleProblem>) -> Result<Rule, Vec<RuleP
 }
 
 fn path(value: &str) -> Result<Rule, RuleProblem> {
-    if !value.starts_with('/') {
-        return Err(("path", format!("{value:?} does not begin with '/': write /{value}")));
-    }
+    check_prefix(value).map_err(|problem| ("path", problem))?;
     Ok(Rule {
         attribute: Attribute::Path,
         test: Test::Segments(value.to_owned()),

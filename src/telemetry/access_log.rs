@@ -40,7 +40,10 @@ pub struct AccessLog {
 
 /// The log's file cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[error("access_log: cannot open {} for appending: {source}", path.display())]
+#[error(
+    "access_log: cannot open {} for appending: {source}: write the path of a file in a folder that exists and is writable",
+    path.display()
+)]
 pub struct OpenError {
     path: PathBuf,
     source: io::Error,
@@ -440,7 +443,8 @@ mod tests {
         let text = error.expect_err("there is no such folder").to_string();
         assert_eq!(
             text,
-            "access_log: cannot open /nonexistent/log for appending: No such file or directory (os error 2)"
+            "access_log: cannot open /nonexistent/log for appending: No such file or directory (os error 2): \
+             write the path of a file in a folder that exists and is writable"
         );
     }
 }

@@ -47,6 +47,11 @@ pub struct EndpointSettings {
     pub weight: NonZeroU16,
 }
 
+impl EndpointSettings {
+    /// The weight of an endpoint that is given none.
+    pub const WEIGHT: NonZeroU16 = NonZeroU16::MIN;
+}
+
 /// An address, or a name to resolve.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Host {

@@ -119,6 +119,9 @@ fn a_preflight_is_answered_here_even_for_a_dead_pool() {
 fn a_page_can_read_the_answers_that_are_the_proxys_own() {
     let origin = talkative();
     let proxy = start(&origin, "identity: { anonymous: reject }");
+    // Nothing says who asks in a preflight, and that is no reason to refuse it.
+    let asked = preflight(&proxy, "/own", SHOP);
+    assert_eq!((asked.status, asked.all(ALLOW)), (204, vec![SHOP]));
     for (path, more, status) in [
         ("/own", "", 401),
         ("/own", "X-User-Id: 1\r\nX-User-Id: 2\r\n", 400),

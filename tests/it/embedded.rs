@@ -106,6 +106,7 @@ fn a_damaged_store_ends_the_start_and_its_copy_serves_for_reading() {
     let text = configuration(&path, &a, &b);
     let proxy = Proxy::start(&text);
     let seeded = revision(&proxy);
+    assert_eq!(proxy.metric("switchyard_store_connected", &[]), 1.0);
     until("there is a copy", || copy.exists());
     proxy.signal("TERM");
     assert_eq!(proxy.end().0, Some(0));
@@ -133,6 +134,7 @@ fn a_damaged_store_ends_the_start_and_its_copy_serves_for_reading() {
     assert_eq!(status["revision"], seeded);
     let why = status["store"]["read_only"].as_str().expect("a reason");
     assert!(why.contains("running from the copy"), "{why}");
+    assert_eq!(reading.metric("switchyard_store_connected", &[]), 0.0);
     assert_eq!(reading.get("/", "").status, 200);
 }
 

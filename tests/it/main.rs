@@ -55,3 +55,4 @@ mod tls_listener;
 mod upgrade;
 mod upgrade_load;
 mod upgrades;
+mod waits;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
+use std::time::Duration;
 
 use super::super::written as w;
 use super::Building;
@@ -12,6 +12,9 @@ use crate::upstream::settings::{
     Retries, UpstreamTls,
 };
 use crate::upstream::{self, ConnectProxy};
+
+/// The most that Linux takes for `TCP_KEEPIDLE`.
+const KEEPALIVE_MAX: Duration = Duration::from_secs(32_767);
 
 pub fn pools(work: &mut Building<'_>, written: BTreeMap<PoolName, w::Pool>) -> Vec<PoolSettings> {
     if written.is_empty() {
@@ -48,9 +51,17 @@ fn build(work: &mut Building<'_>, key: &str, name: PoolName, written: w::Pool) -
         );
     }
     let each = written.endpoints.iter().enumerate();
-    let endpoints: Vec<EndpointSettings> = each
-        .filter_map(|(n, e)| endpoint(work, &format!("{key}.endpoints[{n}]"), e))
-        .collect();
+    let mut endpoints: Vec<EndpointSettings> = Vec::with_capacity(written.endpoints.len());
+    for (n, written) in each {
+        let key = format!("{key}.endpoints[{n}]");
+        let Some(endpoint) = endpoint(work, &key, written) else {
+            continue;
+        };
+        if endpoints.iter().any(|other| other.host == endpoint.host) {
+            work.note(&key, "is listed twice: remove one, and give the other a weight");
+        }
+        endpoints.push(endpoint);
+    }
     let tls = tls(work, key, written.tls, &endpoints);
     work.positive(&format!("{key}.resolve_interval"), written.resolve_interval);
     PoolSettings {
@@ -68,7 +79,7 @@ fn build(work: &mut Building<'_>, key: &str, name: PoolName, written: w::Pool) -
 
 fn endpoint(work: &mut Building<'_>, key: &str, written: &w::Endpoint) -> Option<EndpointSettings> {
     let (key, text, weight) = match written {
-        w::Endpoint::Address(text) => (key.to_owned(), text, NonZeroU16::MIN),
+        w::Endpoint::Address(text) => (key.to_owned(), text, EndpointSettings::WEIGHT),
         w::Endpoint::Weighted(weighted) => (format!("{key}.address"), &weighted.address, weighted.weight),
     };
     let host = host(text).ok_or_else(|| no_endpoint(text));
@@ -111,11 +122,28 @@ fn host(text: &str) -> Option<Host> {
 
 fn health_check(work: &mut Building<'_>, key: &str, written: w::HealthCheck) -> HealthCheck {
     let key = format!("{key}.health_check");
-    if let Some(path) = written.path.as_deref().filter(|p| !p.starts_with('/')) {
-        work.note(
+    let graphic = |text: &str| text.bytes().all(|b| b.is_ascii_graphic());
+    match written.path.as_deref() {
+        Some(path) if !path.starts_with('/') => work.note(
             &format!("{key}.path"),
             format!("{path:?} does not begin with '/': write /{path}"),
-        );
+        ),
+        Some(path) if !graphic(path) || path.contains('#') => work.note(
+            &format!("{key}.path"),
+            format!("{path:?} is no target of a request: write one such as /healthz"),
+        ),
+        Some(_) | None => {}
+    }
+    match written.host.as_deref() {
+        Some(host) if host.is_empty() || !graphic(host) => work.note(
+            &format!("{key}.host"),
+            format!("{host:?} is no host: write one such as origin.internal"),
+        ),
+        Some(_) if written.path.is_none() => work.note(
+            &format!("{key}.host"),
+            "goes with path only: a TCP check sends nothing; write path, or remove host",
+        ),
+        Some(_) | None => {}
     }
     work.positive(&format!("{key}.interval"), written.interval);
     work.positive(&format!("{key}.timeout"), written.timeout);
@@ -148,8 +176,24 @@ fn connections(work: &mut Building<'_>, key: &str, written: &w::Connections) -> 
         ("connect_timeout", written.connect_timeout),
         ("tls_handshake_timeout", written.tls_handshake_timeout),
         ("response_header_timeout", written.response_header_timeout),
+        ("idle_timeout", written.idle_timeout),
     ] {
         work.positive(&format!("{key}.{name}"), span);
+    }
+    let keepalive = written.tcp_keepalive.0;
+    if keepalive.subsec_nanos() != 0 || keepalive > KEEPALIVE_MAX {
+        let message = format!(
+            "is {}, which the system does not take: write whole seconds up to {}s, or 0s for none",
+            written.tcp_keepalive,
+            KEEPALIVE_MAX.as_secs()
+        );
+        work.note(&format!("{key}.tcp_keepalive"), message);
+    }
+    if written.max_idle == 0 {
+        work.note(
+            &format!("{key}.max_idle"),
+            "is 0: write at least 1, or reuse: false to keep none",
+        );
     }
     let proxy = match written.proxy.as_str() {
         "environment" => ProxySetting::Environment,
@@ -184,6 +228,15 @@ fn connections(work: &mut Building<'_>, key: &str, written: &w::Connections) -> 
 fn tls(work: &mut Building<'_>, key: &str, written: w::Tls, endpoints: &[EndpointSettings]) -> Option<UpstreamTls> {
     let key = format!("{key}.tls");
     if !written.enabled {
+        for name in ["server_name", "ca", "client_certificate", "client_key"] {
+            let key = format!("{key}.{name}");
+            if work.places.is_written(&key) {
+                work.warn(
+                    &key,
+                    "has no effect while TLS is off: write enabled: true, or remove it",
+                );
+            }
+        }
         return None;
     }
     let addresses = endpoints.iter().any(|e| matches!(e.host, Host::Address(_)));

@@ -1,9 +1,9 @@
 //! Routes.
 
 use super::super::written as w;
-use super::Building;
-use crate::proxy::settings::{AllowOrigins, Cors, HostMatch, OwnCors, RouteSettings, RouteTarget};
-use crate::rollout::{PoolName, RolloutName, RolloutSpec, RouteId};
+use super::{Building, cors};
+use crate::proxy::settings::{HostMatch, RouteSettings, RouteTarget};
+use crate::rollout::{PoolName, RolloutName, RolloutSpec, RouteId, check_prefix};
 use crate::upstream::PoolSettings;
 
 pub fn routes(
@@ -57,17 +57,12 @@ fn build(
     let to = target(work, key, &written, pools, rollouts);
     let host = host(work, key, written.matching.host.as_deref());
     let path = written.matching.path.unwrap_or_else(|| "/".to_owned());
-    if !path.starts_with('/') {
-        work.note(
-            &format!("{key}.match.path"),
-            format!("{path:?} does not begin with '/': write /{path}"),
-        );
-    }
+    work.take(&format!("{key}.match.path"), check_prefix(&path));
     let id = written.id.unwrap_or_else(|| default_id(&host, &path));
     let id = work.take(&format!("{key}.id"), RouteId::parse(&id));
     let cors = written
         .cors
-        .and_then(|cors| cross_origin(work, &format!("{key}.cors"), cors));
+        .and_then(|cors| cors::build(work, &format!("{key}.cors"), cors));
     Some(RouteSettings {
         id: id?,
         host,
@@ -116,7 +111,11 @@ fn host(work: &mut Building<'_>, key: &str, written: Option<&str>) -> HostMatch 
     let plain = name
         .bytes()
         .all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b));
+    // The first label of a suffix is the one that `*` stands for; an IPv6 address has no labels.
+    let labels = name.strip_prefix('.').filter(|_| suffix).unwrap_or(name);
+    let labels = labels.strip_suffix('.').unwrap_or(labels);
     let sound = plain
+        && (name.starts_with('[') || labels.split('.').all(|label| !label.is_empty()))
         && (!suffix || name.starts_with('.') && name.len() > 1)
         && !name.contains("]:")
         && (name.starts_with('[') || !name.contains(':'));
@@ -168,52 +167,4 @@ fn target(
             None
         }
     }
-}
-
-fn cross_origin(work: &mut Building<'_>, key: &str, written: w::Cors) -> Option<Cors> {
-    let own = match written.mode {
-        w::CorsMode::Passthrough => return Some(Cors::Passthrough),
-        w::CorsMode::Own => written,
-    };
-    let any = own.allow_origins.iter().any(|origin| origin == "*");
-    if any && own.allow_credentials {
-        work.note(
-            &format!("{key}.allow_origins"),
-            "allows everyone, with credentials: browsers refuse that; list the origins",
-        );
-    }
-    if own.allow_origins.is_empty() {
-        work.note(
-            &format!("{key}.allow_origins"),
-            "there is none: list origins such as https://shop.example.com",
-        );
-    }
-    for (n, origin) in own
-        .allow_origins
-        .iter()
-        .enumerate()
-        .filter(|(_, origin)| *origin != "*")
-    {
-        let sound = origin
-            .split_once("://")
-            .is_some_and(|(_, host)| !host.is_empty() && !host.contains('/'));
-        if !sound {
-            work.note(
-                &format!("{key}.allow_origins[{n}]"),
-                format!("{origin:?} is no origin: write scheme and host, such as https://shop.example.com"),
-            );
-        }
-    }
-    Some(Cors::Own(OwnCors {
-        allow_origins: if any {
-            AllowOrigins::Any
-        } else {
-            AllowOrigins::These(own.allow_origins)
-        },
-        allow_credentials: own.allow_credentials,
-        allow_methods: own.allow_methods,
-        allow_headers: own.allow_headers,
-        expose_headers: own.expose_headers,
-        max_age: own.max_age.0,
-    }))
 }

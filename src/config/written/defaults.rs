@@ -1,6 +1,6 @@
 //! The defaults of what people write, taken from those of what code uses, so that no default stands in two places.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU16, NonZeroUsize};
 
 use super::super::value::{Size, Span};
 use super::{
@@ -17,6 +17,10 @@ pub fn resolve_interval() -> Span {
 
 pub fn balance() -> Balance {
     upstream::settings::Balance::default().into()
+}
+
+pub fn weight() -> NonZeroU16 {
+    upstream::settings::EndpointSettings::WEIGHT
 }
 
 pub fn handshake_timeout() -> Span {

@@ -54,6 +54,7 @@ pub struct WeightedEndpoint {
     /// `host:port`
     pub address: String,
     /// Share relative to the other endpoints, 1 to 65535.
+    #[serde(default = "defaults::weight")]
     pub weight: NonZeroU16,
 }
 
