@@ -38,8 +38,8 @@ const FIRST_BYTES: usize = 16 * 1024;
 const WIDE_BYTES: usize = 128 * 1024;
 /// Read at a time. Pingora reads into a buffer of its own that it keeps, and copies.
 const PIECE_BYTES: usize = 32 * 1024;
-/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 240 KiB.
-const WIDE_MAX: usize = 64;
+/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 400 KiB, the allocator's rests included.
+const WIDE_MAX: usize = 48;
 /// What is read of the others. A thousand clients that take nothing make do with some 50 KiB each, the buffers of their
 /// requests included; one that takes all waits for more system calls.
 const NARROW_BYTES: usize = 4 * 1024;

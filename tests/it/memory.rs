@@ -1,9 +1,11 @@
 //! What connections cost in memory: idle ones, and those whose clients take their time.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::TcpStream;
+use std::sync::mpsc;
+use std::time::Duration;
 
-use crate::harness::{Origin, Proxy, answer, connect, one_pool, respond};
+use crate::harness::{Origin, PATIENCE, Proxy, answer, connect, one_pool, respond};
 
 const CONNECTIONS: u64 = 1_000;
 const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -76,6 +78,68 @@ fn a_thousand_slow_uploads_take_little_and_hold_nobody_up() {
         assert_eq!(proxy.get("/", "").status, 200);
     }
     drop(slow);
+    proxy.wait_metric("switchyard_downstream_connections", &[], 0.0);
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    assert_eq!(proxy.alarms(), Vec::<String>::new(), "slow clients are no alarm");
+}
+
+/// More than the sockets take in between which a response waits.
+const LARGE: usize = 16 * 1024 * 1024;
+
+/// Sends a large response, and tells when nobody takes it.
+fn send_large(stream: &mut TcpStream, stalled: &mpsc::Sender<()>) -> io::Result<()> {
+    let piece = [b'x'; 64 * 1024];
+    write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n")?;
+    stream.set_write_timeout(Some(Duration::from_millis(300)))?;
+    let mut left = LARGE;
+    while left > 0 {
+        match stream.write(&piece[..left.min(piece.len())]) {
+            Ok(sent) => left -= sent,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                stalled.send(()).expect("the test waits");
+                stream.set_write_timeout(None)?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn slow_readers_take_little_and_hold_nobody_up() {
+    const READERS: u64 = 300;
+    const MOST_KIB: u64 = 128;
+    let (stalled, stalls) = mpsc::channel();
+    let origin = Origin::spawn(move |head, stream| {
+        if head.starts_with("GET /large") {
+            send_large(stream, &stalled).is_ok()
+        } else {
+            respond(stream, "ok")
+        }
+    });
+    let proxy = proxy(&origin);
+    let before = proxy.memory_kib("VmRSS");
+    let readers = (0..READERS).map(|_| {
+        let mut stream = connect(&proxy.http);
+        socket2::SockRef::from(&stream).set_recv_buffer_size(4096).expect("set");
+        stream
+            .write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n")
+            .expect("write");
+        stream
+    });
+    let mut readers: Vec<TcpStream> = readers.collect();
+    for _ in 0..READERS {
+        stalls.recv_timeout(PATIENCE).expect("each response stands");
+    }
+    let grown = proxy.memory_kib("VmHWM").saturating_sub(before);
+    assert!(grown <= MOST_KIB * READERS, "{grown} KiB for {READERS}");
+    for _ in 0..20 {
+        assert_eq!(proxy.get("/", "").status, 200);
+    }
+    // Who comes to take it gets all of it.
+    let last = answer(readers.last_mut().expect("one of them"));
+    assert_eq!((last.status, last.body.len()), (200, LARGE));
+    drop(readers);
     proxy.wait_metric("switchyard_downstream_connections", &[], 0.0);
     proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
     assert_eq!(proxy.alarms(), Vec::<String>::new(), "slow clients are no alarm");
