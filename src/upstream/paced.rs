@@ -35,10 +35,10 @@ use super::pace::Pace;
 const FIRST_BYTES: usize = 16 * 1024;
 /// Of more than that, so much is read before its client takes any of it. Pingora writes it with one call, and each call
 /// wakes the client.
-const WIDE_BYTES: usize = 128 * 1024;
+const WIDE_BYTES: usize = 96 * 1024;
 /// Read at a time. Pingora reads into a buffer of its own that it keeps, and copies.
 const PIECE_BYTES: usize = 32 * 1024;
-/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 400 KiB, the allocator's rests included.
+/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 300 KiB, the allocator's rests included.
 const WIDE_MAX: usize = 48;
 /// What is read of the others. A thousand clients that take nothing make do with some 50 KiB each, the buffers of their
 /// requests included; one that takes all waits for more system calls.
