@@ -206,14 +206,16 @@ impl Paced {
 impl AsyncRead for Paced {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if buf.remaining() == 1 && this.read.is_empty() {
-            // Pingora looks whether a kept connection is still open: the response is over.
+        // Pingora looks whether a kept connection is still open: the response is over.
+        let looks = buf.remaining() == 1;
+        if looks && this.read.is_empty() {
             this.progress = Progress::default();
             this.held.free();
             return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
         let before = buf.filled().len();
-        let room = if this.progress.small && !this.read.is_empty() {
+        // What came behind a response is told at once, whatever the pace: it must not be the next one's.
+        let room = if looks || (this.progress.small && !this.read.is_empty()) {
             FIRST_BYTES
         } else {
             if this.progress.begun {
