@@ -87,6 +87,13 @@ impl Sockets {
             None => Opened::on(address),
         }
     }
+
+    /// The running process's socket with the port of an address that cannot be had: one address is within the other.
+    pub fn in_the_way(&self, address: SocketAddr) -> Option<&str> {
+        let port = |name: &str| name.parse::<SocketAddr>().map(|held| held.port()).ok();
+        let mut names = self.inherited.iter().map(|opened| opened.name.as_str());
+        names.find(|name| port(name) == Some(address.port()))
+    }
 }
 
 /// Pingora's listening service for what comes before HTTP in clear text.

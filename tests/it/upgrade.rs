@@ -113,9 +113,10 @@ fn a_successor_that_cannot_start_says_why_and_the_old_process_serves_on() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let taken = other.local_addr().expect("address").to_string();
     let wide = format!("0.0.0.0:{}", site.http.port());
-    for address in [&taken, &wide] {
+    let own = format!("the running process listens on {}, ", site.http);
+    for (address, why) in [(&taken, "Address already in use"), (&wide, own.as_str())] {
         let text = refused(&site, serving, |file| site.write(file, address, &wanted), 1);
-        let expected = format!("cannot listen on {address}: ");
+        let expected = format!("cannot listen on {address}: {why}");
         assert!(text.contains(&expected), "{text}");
         assert!(text.contains(&format!("process {serving} serves on")), "{text}");
     }
