@@ -40,6 +40,9 @@ pub enum Failure {
     /// No successor came to serve; this process does.
     #[error("{1}\nprocess {0} serves on")]
     NotReplaced(u32, DaemonError),
+    /// There is no process that could be replaced.
+    #[error("{0}")]
+    NothingToReplace(DaemonError),
     /// It could not be printed.
     #[error("the output cannot be written: {0}")]
     Output(#[from] std::io::Error),
@@ -53,7 +56,7 @@ impl Failure {
             Self::Conflict(_) => CONFLICT,
             Self::NotLive(_) => NOT_LIVE,
             Self::Refused(problem) => refused(problem),
-            Self::NotReplaced(_, cause) => cause.code(),
+            Self::NotReplaced(_, cause) | Self::NothingToReplace(cause) => cause.code(),
             Self::Unanswered(_) | Self::Declined | Self::Output(_) => FAILED,
         }
     }

@@ -46,8 +46,13 @@ pub fn run(asked: &args::Upgrade) -> Result<(), Failure> {
             say(running, stage);
         }
     };
-    server::replace(running, &asked.config, &config.server, &mut told)
-        .map_err(|cause| Failure::NotReplaced(running.pid, cause))?;
+    server::replace(running, &asked.config, &config.server, &mut told).map_err(|cause| {
+        if cause.leaves_one() {
+            Failure::NotReplaced(running.pid, cause)
+        } else {
+            Failure::NothingToReplace(cause)
+        }
+    })?;
     if person {
         let drain = config.server.drain;
         return screen::put(&format!(

@@ -94,7 +94,7 @@ pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
     ctx.reused = Some(reused);
     ctx.connection = connection_of(digest);
     if let (Some(wire), Some(connection)) = (&ctx.wire, &ctx.connection) {
-        wire.answers_from(connection);
+        wire.source().comes_from(connection);
     }
     if let Some(lease) = &ctx.lease {
         if reused {

@@ -6,9 +6,10 @@
 mod chunks;
 mod flood;
 mod socket;
+mod source;
 mod trailers;
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
@@ -23,10 +24,10 @@ pub use socket::Socket;
 
 use self::chunks::{Broken, Chunks};
 use self::flood::Flood;
+use self::source::Source;
 use self::trailers::Trailers;
 use super::fields::{Field, Fields};
 use super::settings::Limits;
-use crate::upstream::Connection;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
@@ -154,8 +155,7 @@ pub struct Wire {
     /// The other end's address, as the upstream is told it.
     client: OnceLock<HeaderValue>,
     spent: Notify,
-    /// Where the response comes from.
-    upstream: Mutex<Weak<Connection>>,
+    source: Source,
 }
 
 impl Wire {
@@ -171,25 +171,13 @@ impl Wire {
             limits,
             client: OnceLock::new(),
             spent: Notify::new(),
-            upstream: Mutex::new(Weak::new()),
+            source: Source::default(),
         }
     }
 
-    /// The response comes from there.
-    pub fn answers_from(&self, upstream: &Arc<Connection>) {
-        upstream.pace().moves();
-        *self.upstream.lock() = Arc::downgrade(upstream);
-    }
-
-    /// The client takes nothing for now, or something again.
-    fn stands(&self, stands: bool) {
-        if let Some(upstream) = self.upstream.lock().upgrade() {
-            if stands {
-                upstream.pace().stands();
-            } else {
-                upstream.pace().moves();
-            }
-        }
+    /// Where the response comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
     }
 
     /// The other end's address as text, made once a connection.

@@ -199,10 +199,14 @@ struct Opening<'a> {
 
 impl Opening<'_> {
     fn at(&mut self, what: &str, address: SocketAddr) -> Result<Opened, StartError> {
-        let opened = self
-            .sockets
-            .take(address)
-            .map_err(|cause| StartError::Listen { address, cause })?;
+        let opened = self.sockets.take(address);
+        let opened = opened.map_err(|cause| match self.sockets.in_the_way(address) {
+            Some(held) => StartError::Held {
+                address,
+                held: held.to_owned(),
+            },
+            None => StartError::Listen { address, cause },
+        })?;
         (self.announce)(what, &opened.name);
         Ok(opened)
     }

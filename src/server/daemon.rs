@@ -51,6 +51,9 @@ pub enum DaemonError {
     /// There is no such process, or it is somebody else's.
     #[error("process {0} cannot be told to hand over: {1}")]
     Gone(u32, io::Error),
+    /// QUIT would kill it.
+    #[error("process {0} does not listen to QUIT: it is no switchyard that serves, or one that is still starting")]
+    Deaf(u32),
     /// A container ends with its first process.
     #[error("process 1 is the container's, which ends with it: start a new container, then end this one with TERM")]
     Container,
@@ -86,6 +89,7 @@ impl DaemonError {
             | Self::Silent
             | Self::NotHanded(_)
             | Self::Gone(..)
+            | Self::Deaf(_)
             | Self::Container
             | Self::Supervised(_)
             | Self::Replaced(_)
@@ -93,6 +97,12 @@ impl DaemonError {
             | Self::NotRoot
             | Self::Io(_) => 1,
         }
+    }
+
+    /// Whether there is a process that serves on.
+    #[must_use]
+    pub fn leaves_one(&self) -> bool {
+        !matches!(self, Self::Gone(..) | Self::Deaf(_))
     }
 }
 
@@ -137,6 +147,7 @@ pub(super) fn launch(
     replaced: Option<u32>,
     tell: &mut dyn FnMut(Stage),
 ) -> Result<(), DaemonError> {
+    replaced.map_or(Ok(()), listens)?;
     let (ours, its) = UnixStream::pair()?;
     command
         .env(CHILD_VARIABLE, "1")
@@ -201,7 +212,27 @@ fn listen(ours: &UnixStream, replaced: Option<u32>, tell: &mut dyn FnMut(Stage))
     }
 }
 
+/// Refuses a process that a QUIT would kill.
+fn listens(pid: u32) -> Result<(), DaemonError> {
+    let status = match std::fs::read_to_string(format!("/proc/{pid}/status")) {
+        Ok(status) => status,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(DaemonError::Gone(pid, rustix::io::Errno::SRCH.into()));
+        }
+        Err(e) => return Err(DaemonError::Gone(pid, e)),
+    };
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|signals| u64::from_str_radix(signals.trim(), 16).ok());
+    let quit = 1 << (Signal::QUIT.as_raw() - 1);
+    match caught {
+        Some(signals) if signals & quit != 0 => Ok(()),
+        Some(_) | None => Err(DaemonError::Deaf(pid)),
+    }
+}
+
 fn ask_for_sockets(pid: u32) -> Result<(), DaemonError> {
+    // It may have ended meanwhile, and its number may be another's.
+    listens(pid)?;
     let Some(process) = Pid::from_raw(pid.cast_signed()) else {
         return Err(DaemonError::Gone(pid, io::ErrorKind::InvalidInput.into()));
     };

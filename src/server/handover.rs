@@ -49,6 +49,13 @@ pub enum HandoverError {
         /// Why.
         cause: io::Error,
     },
+    /// Whoever may write to the folder could put a socket of their own there, and be given the sockets.
+    #[error(
+        "{}: anybody may write to this folder, and wait in a successor's place: write a server.upgrade_sock in a folder \
+         of its own",
+        .0.display()
+    )]
+    Open(PathBuf),
     /// More than one message can carry.
     #[error("{0} sockets are more than {SOCKETS_MAX}")]
     Many(usize),
@@ -76,11 +83,35 @@ pub enum HandoverError {
 /// # Errors
 /// When there is no successor, or it did not come to accept in time. The caller serves on then.
 pub fn give(path: &Path, sockets: &[Opened]) -> Result<String, HandoverError> {
+    private(path)?;
     let link = Link(UnixStream::connect(path)?);
     link.send(sockets)?;
     link.hear("ready", READY_WITHIN)?;
     link.say("take")?;
     link.hear("accepting", ANSWER_WITHIN)
+}
+
+fn folder(path: &Path) -> &Path {
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+fn failed(path: &Path, cause: io::Error) -> HandoverError {
+    HandoverError::File {
+        path: path.to_owned(),
+        cause,
+    }
+}
+
+/// Refuses a socket in a folder that anybody may write to.
+fn private(path: &Path) -> Result<(), HandoverError> {
+    const BY_ANYBODY: u32 = 0o002;
+    let folder = folder(path);
+    let found = std::fs::metadata(folder).map_err(|e| failed(folder, e))?;
+    if found.permissions().mode() & BY_ANYBODY != 0 {
+        return Err(HandoverError::Open(folder.to_owned()));
+    }
+    Ok(())
 }
 
 /// A successor that waits for the sockets. There is one at a time.
@@ -94,16 +125,11 @@ impl Waiting {
     /// Begins to wait at `path`. Its folder is made where it is missing, for this user only.
     ///
     /// # Errors
-    /// When another successor waits there, or the socket cannot be made.
+    /// When another successor waits there, anybody may write to the folder, or the socket cannot be made.
     pub fn at(path: &Path) -> Result<Self, HandoverError> {
-        let failed = |path: &Path, cause| HandoverError::File {
-            path: path.to_owned(),
-            cause,
-        };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
-            made.map_err(|e| failed(folder, e))?;
-        }
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder(path));
+        made.map_err(|e| failed(folder(path), e))?;
+        private(path)?;
         let beside = |word: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(word);

@@ -22,6 +22,9 @@ use super::drain::Drain;
 const BUFFER_BYTES: usize = 8 * 1024;
 /// What Pingora has for writes: about one segment.
 const WRITE_BYTES: usize = 1460;
+/// How many connections may wait to be accepted, as in Pingora's listeners; the system lowers it to its own bound
+/// (`net.core.somaxconn`). The standard library's 128 are filled by a burst of clients, whose next try is a second later.
+const BACKLOG: i32 = 65_535;
 
 /// A socket that was opened ahead, or that a running process handed over, under the name by which the service asks for
 /// it.
@@ -41,6 +44,8 @@ impl Opened {
     pub fn on(address: SocketAddr) -> std::io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
+        // It listens already, and now with room.
+        rustix::net::listen(&listener, BACKLOG)?;
         Ok(Self {
             name: listener.local_addr()?.to_string(),
             socket: listener.into(),
@@ -81,6 +86,13 @@ impl Sockets {
             Some(place) => Ok(self.inherited.swap_remove(place)),
             None => Opened::on(address),
         }
+    }
+
+    /// The running process's socket with the port of an address that cannot be had: one address is within the other.
+    pub fn in_the_way(&self, address: SocketAddr) -> Option<&str> {
+        let port = |name: &str| name.parse::<SocketAddr>().map(|held| held.port()).ok();
+        let mut names = self.inherited.iter().map(|opened| opened.name.as_str());
+        names.find(|name| port(name) == Some(address.port()))
     }
 }
 

@@ -34,6 +34,17 @@ pub enum StartError {
         /// Why.
         cause: std::io::Error,
     },
+    /// The process that is to be replaced has a wider or narrower one.
+    #[error(
+        "cannot listen on {address}: the running process listens on {held}, and one cannot become the other while it \
+         serves: take another port, or end it first"
+    )]
+    Held {
+        /// The address.
+        address: SocketAddr,
+        /// The running process's.
+        held: String,
+    },
     /// A certificate or key.
     #[error(transparent)]
     Certificate(#[from] TlsError),

@@ -71,3 +71,50 @@ impl Held {
         Ok(held)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+
+    async fn write(held: &mut Held, near: &mut DuplexStream, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let written = poll_fn(|cx| held.poll_write(near, cx, bytes)).await;
+            bytes = &bytes[written.expect("the other end reads")..];
+        }
+    }
+
+    #[tokio::test]
+    async fn small_writes_wait_to_be_sent_and_large_ones_take_them_along() {
+        // Less room than there is to write, so that writes are cut anywhere.
+        for room in [1, 7, 1460, 4096] {
+            let (mut near, mut far) = duplex(room);
+            let mut held = Held::default();
+            write(&mut held, &mut near, b"head").await;
+            write(&mut held, &mut near, b"er").await;
+            assert_eq!(held.0, b"header", "nothing was sent");
+            let body = vec![b'b'; 3000];
+            let writing = async {
+                write(&mut held, &mut near, &body).await;
+                write(&mut held, &mut near, b"end").await;
+                poll_fn(|cx| held.poll_send(&mut near, cx)).await.expect("sent");
+                drop(near);
+            };
+            let mut read = Vec::new();
+            let (_, all) = tokio::join!(writing, far.read_to_end(&mut read));
+            all.expect("read");
+            assert_eq!(read, [b"header", body.as_slice(), b"end"].concat(), "{room}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_that_takes_nothing_for_good_is_an_error() {
+        let (mut near, far) = duplex(16);
+        drop(far);
+        let mut held = Held::default();
+        write(&mut held, &mut near, b"head").await;
+        let sent = poll_fn(|cx| held.poll_send(&mut near, cx)).await;
+        assert_eq!(sent.expect_err("nobody is there").kind(), io::ErrorKind::BrokenPipe);
+    }
+}

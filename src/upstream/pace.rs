@@ -54,3 +54,32 @@ impl Pace {
         self.taken.load(Ordering::Relaxed) && self.taken.swap(false, Ordering::Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+    use std::pin::pin;
+    use std::task::Waker;
+
+    #[test]
+    fn a_reader_waits_while_its_client_stands_and_is_woken_when_it_moves() {
+        let pace = Pace::default();
+        let mut moving = pin!(poll_fn(|cx| pace.poll_moving(cx)));
+        let mut cx = Context::from_waker(Waker::noop());
+        pace.stands();
+        assert!(std::future::Future::poll(moving.as_mut(), &mut cx).is_pending());
+        pace.moves();
+        assert!(pace.reader.lock().is_none(), "it was woken");
+        assert!(std::future::Future::poll(moving.as_mut(), &mut cx).is_ready());
+    }
+
+    #[test]
+    fn what_was_taken_is_told_once() {
+        let pace = Pace::default();
+        assert!(!pace.takes());
+        pace.took();
+        assert!(pace.takes());
+        assert!(!pace.takes());
+    }
+}

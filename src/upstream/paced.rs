@@ -35,14 +35,14 @@ use super::pace::Pace;
 const FIRST_BYTES: usize = 16 * 1024;
 /// Of more than that, so much is read before its client takes any of it. Pingora writes it with one call, and each call
 /// wakes the client.
-const WIDE_BYTES: usize = 96 * 1024;
+const WIDE_BYTES: usize = 128 * 1024;
 /// Read at a time. Pingora reads into a buffer of its own that it keeps, and copies.
 const PIECE_BYTES: usize = 32 * 1024;
-/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 300 KiB, the allocator's rests included.
+/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 300 KiB.
 const WIDE_MAX: usize = 48;
 /// What is read of the others. A thousand clients that take nothing make do with some 50 KiB each, the buffers of their
 /// requests included; one that takes all waits for more system calls.
-const NARROW_BYTES: usize = 4 * 1024;
+const NARROW_BYTES: usize = 3 * 1024;
 /// What is read where nobody can tell whether the client takes it: Pingora's queue has room for a few of these.
 const SIP_BYTES: usize = 512;
 /// So often is a reader put off for the writer, which shares its task, to take what is there.
@@ -206,14 +206,16 @@ impl Paced {
 impl AsyncRead for Paced {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if buf.remaining() == 1 && this.read.is_empty() {
-            // Pingora looks whether a kept connection is still open: the response is over.
+        // Pingora looks whether a kept connection is still open: the response is over.
+        let looks = buf.remaining() == 1;
+        if looks && this.read.is_empty() {
             this.progress = Progress::default();
             this.held.free();
             return Pin::new(&mut this.inner).poll_read(cx, buf);
         }
         let before = buf.filled().len();
-        let room = if this.progress.small && !this.read.is_empty() {
+        // What came behind a response is told at once, whatever the pace: it must not be the next one's.
+        let room = if looks || (this.progress.small && !this.read.is_empty()) {
             FIRST_BYTES
         } else {
             if this.progress.begun {

@@ -1,11 +1,13 @@
 //! Every bound on what clients send has its answer, and those within it do not feel it.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use crate::harness::frames::{
-    CONTINUATION, DATA, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, field, flood, frame, head, preface, request,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PRIORITY, RST_STREAM, SETTINGS, WINDOW_UPDATE,
+    field, flood, frame, head, next, preface, request,
 };
-use crate::harness::{Answer, Origin, PATIENCE, Proxy, answer, connect, h2c, one_pool};
+use crate::harness::{Answer, Origin, PATIENCE, Proxy, answer, connect, h2c, one_pool, respond};
 use crate::holding::holding;
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
@@ -201,6 +203,24 @@ async fn a_connection_ends_after_its_requests_without_losing_one() {
 }
 
 #[test]
+fn a_burst_of_clients_waits_to_be_accepted() {
+    let origin = Origin::named("ok");
+    let proxy = limited(&origin.address, "");
+    let bound = std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("a number");
+    let many = bound.trim().parse::<usize>().expect("a number").min(500);
+    // Nobody accepts; the system takes them as long as there is room.
+    proxy.signal("STOP");
+    let address = proxy.http.parse().expect("an address");
+    let crowd = (0..many).map(|_| TcpStream::connect_timeout(&address, PATIENCE).expect("there is room"));
+    let mut crowd: Vec<_> = crowd.collect();
+    proxy.signal("CONT");
+    for client in &mut crowd {
+        client.write_all(GET).expect("write");
+        assert_eq!(answer(client).status, 200);
+    }
+}
+
+#[test]
 fn an_idle_connection_is_closed_after_its_time() {
     let origin = Origin::named("ok");
     let proxy = limited(&origin.address, "keepalive_timeout: 1s");
@@ -225,12 +245,29 @@ fn stream_id(n: usize) -> u32 {
     u32::try_from(2 * n + 1).expect("a stream id")
 }
 
-const FLOODS: [Flood; 7] = [
+const FLOODS: [Flood; 9] = [
     ("rapid reset", 100_000, |n| {
         let id = stream_id(n);
         [
             request(id, "GET", "/", true),
             frame(RST_STREAM, 0, id, &8_u32.to_be_bytes()),
+        ]
+        .concat()
+    }),
+    // What makes the proxy reset them is as dear (CVE-2025-8671).
+    ("window overflow", 100_000, |n| {
+        let id = stream_id(n);
+        [
+            request(id, "GET", "/", true),
+            frame(WINDOW_UPDATE, 0, id, &0x7fff_ffff_u32.to_be_bytes()),
+        ]
+        .concat()
+    }),
+    ("window of nothing", 100_000, |n| {
+        let id = stream_id(n);
+        [
+            request(id, "GET", "/", true),
+            frame(WINDOW_UPDATE, 0, id, &0_u32.to_be_bytes()),
         ]
         .concat()
     }),
@@ -286,6 +323,82 @@ fn http_2_floods_end_with_their_connection_and_nobody_else_notices() {
     // The others are ended by the HTTP/2 library.
     assert_eq!(refused(&proxy, "http2_flood"), 3.0, "ping, settings and priority");
     assert_eq!(proxy.alarms(), Vec::<String>::new(), "floods are no alarm");
+}
+
+#[test]
+fn header_blocks_that_cannot_be_read_end_their_connection() {
+    const PROTOCOL_ERROR: u32 = 1;
+    const COMPRESSION_ERROR: u32 = 9;
+    let origin = Origin::named("ok");
+    let proxy = limited(&origin.address, "");
+    let blocks: [&[u8]; 5] = [
+        // Index 0, one beyond the table, one that has no end, a text longer than the block, a table larger than allowed.
+        &[0x80],
+        &[0xff, 0x00],
+        &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        &[0x00, 0x7f, 0xff, 0xff, 0xff, 0x7f],
+        &[0x3f, 0xe1, 0xff, 0xff, 0x07],
+    ];
+    for block in blocks {
+        let mut stream = connect(&proxy.http);
+        stream.write_all(&preface()).expect("write");
+        stream
+            .write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, block))
+            .expect("write");
+        let frames: Vec<_> = std::iter::from_fn(|| next(&mut stream)).collect();
+        let away = frames.iter().find(|frame| frame.kind == GOAWAY).expect("a word");
+        // The library calls it the first (RFC 9113, 4.3, the second); either ends all that is on the connection.
+        let words = [PROTOCOL_ERROR, COMPRESSION_ERROR].map(u32::to_be_bytes);
+        assert!(
+            words.iter().any(|word| away.payload[4..8] == *word),
+            "{block:02x?}: {:?}",
+            away.payload
+        );
+    }
+    assert_eq!(origin.heads(), Vec::<String>::new());
+    assert_eq!(proxy.get("/", "").status, 200);
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn a_stream_past_those_there_may_be_is_refused_and_the_others_go_on() {
+    const REFUSED_STREAM: u32 = 7;
+    let (origin, release, inside) = holding();
+    let proxy = limited(&origin.address, "http2_streams_max: 2");
+    let mut stream = connect(&proxy.http);
+    let requests = [1, 3, 5].map(|id| request(id, "GET", "/hold", true)).concat();
+    stream.write_all(&[preface(), requests].concat()).expect("write");
+    let mut until = |kind, id| {
+        let found = std::iter::from_fn(|| next(&mut stream)).find(|frame| (frame.kind, frame.stream) == (kind, id));
+        found.expect("it comes")
+    };
+    assert_eq!(until(RST_STREAM, 5).payload, REFUSED_STREAM.to_be_bytes());
+    for _ in 0..2 {
+        inside.recv_timeout(PATIENCE).expect("the request is inside");
+    }
+    drop(release);
+    let (one, other) = (until(HEADERS, 1).flags, until(HEADERS, 3).flags);
+    assert_eq!((one & END_HEADERS, other & END_HEADERS), (END_HEADERS, END_HEADERS));
+}
+
+#[test]
+fn an_http_2_client_that_takes_nothing_keeps_no_place_past_the_time_of_a_write() {
+    let large = "x".repeat(1024 * 1024);
+    let origin = Origin::spawn(move |_, stream| respond(stream, &large));
+    let proxy = limited(&origin.address, "write_timeout: 1s");
+    let mut stream = connect(&proxy.http);
+    // One byte at a time on each stream, and never a second.
+    const INITIAL_WINDOW_SIZE: [u8; 6] = [0, 4, 0, 0, 0, 1];
+    let settings = frame(SETTINGS, 0, 0, &INITIAL_WINDOW_SIZE);
+    let requests = [1, 3].map(|id| request(id, "GET", "/", true)).concat();
+    stream
+        .write_all(&[preface(), settings, requests].concat())
+        .expect("write");
+    let resets = std::iter::from_fn(|| next(&mut stream)).filter(|frame| frame.kind == RST_STREAM);
+    assert_eq!(resets.take(2).count(), 2);
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    assert_eq!(origin.heads().len(), 2);
+    assert_eq!(proxy.alarms(), Vec::<String>::new(), "slow clients are no alarm");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

@@ -14,9 +14,10 @@ use rustls::{
 
 use crate::authority::{Authority, Signed};
 use crate::files::until;
-use crate::harness::{Origin, PATIENCE, Proxy, answer, one_pool};
+use crate::harness::{Origin, PATIENCE, Proxy, answer, fields, one_pool};
 
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: edge.test\r\nConnection: close\r\n\r\n";
+/// It says that somebody else asks than whoever a certificate names.
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: edge.test\r\nX-User-Id: mallory\r\nConnection: close\r\n\r\n";
 
 fn listener(signed: &Signed, more: &str) -> String {
     format!("{{ address: \"127.0.0.1:0\", tls: {{ {}{more} }} }}", pair(signed))
@@ -181,6 +182,13 @@ fn clients_show_certificates_where_they_must_and_are_known_by_them() {
                 let (source, user) = (line["source"].as_str(), line["user"].as_str());
                 let known = shown.map(|_| "zoe.test");
                 assert_eq!((source, user), (known.map(|_| "client_certificate"), known), "{line}");
+                // The upstream sees no certificate, and believes nobody's word for it.
+                let told = origin.heads().pop().expect("a request");
+                assert_eq!(
+                    fields(&told, "x-user-id"),
+                    known.into_iter().collect::<Vec<_>>(),
+                    "{told}"
+                );
             }
         }
         assert_eq!(proxy.alarms(), Vec::<String>::new());

@@ -1,5 +1,6 @@
 //! `switchyard upgrade`: it returns when the successor serves, and says why when that does not come to serve.
 
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 use std::sync::Arc;
@@ -112,9 +113,10 @@ fn a_successor_that_cannot_start_says_why_and_the_old_process_serves_on() {
     let other = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
     let taken = other.local_addr().expect("address").to_string();
     let wide = format!("0.0.0.0:{}", site.http.port());
-    for address in [&taken, &wide] {
+    let own = format!("the running process listens on {}, ", site.http);
+    for (address, why) in [(&taken, "Address already in use"), (&wide, own.as_str())] {
         let text = refused(&site, serving, |file| site.write(file, address, &wanted), 1);
-        let expected = format!("cannot listen on {address}: ");
+        let expected = format!("cannot listen on {address}: {why}");
         assert!(text.contains(&expected), "{text}");
         assert!(text.contains(&format!("process {serving} serves on")), "{text}");
     }
@@ -140,6 +142,58 @@ fn a_successor_that_cannot_start_says_why_and_the_old_process_serves_on() {
     assert!(std::net::TcpStream::connect(site.http).is_err());
     site.http = next;
     assert_eq!(site.get(), 200);
+}
+
+#[test]
+fn a_process_that_quit_would_kill_is_not_told_it() {
+    let origin = Origin::named("ok");
+    let mut site = Succession::simple("upgrade-strangers", &origin.address, "drain: 5s");
+    let serving = site.start();
+    let mut stranger = Command::new("sleep").arg("1000").spawn().expect("it starts");
+    let output = site.upgrade(&["--pid", &stranger.id().to_string()]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = format!(
+        "process {} does not listen to QUIT: it is no switchyard that serves, or one that is still starting\n",
+        stranger.id()
+    );
+    assert_eq!(told(&output), expected);
+    assert!(runs(stranger.id()));
+    stranger.kill().expect("it runs");
+    stranger.wait().expect("it ends");
+    let output = site.upgrade(&["--pid", &stranger.id().to_string()]);
+    let expected = format!("process {} cannot be told to hand over: ", stranger.id());
+    assert!(told(&output).starts_with(&expected), "{}", told(&output));
+    assert!(!told(&output).contains("serves"), "{}", told(&output));
+    assert_eq!(site.answering(), Some(serving));
+}
+
+#[test]
+fn nobody_is_given_sockets_in_a_folder_that_all_may_write_to() {
+    let origin = Origin::named("ok");
+    let mut site = Succession::simple("upgrade-in-public", &origin.address, "drain: 5s");
+    let serving = site.start();
+    let run = site.directory.join("run");
+    std::fs::create_dir_all(&run).expect("folder");
+    let allow = |mode| std::fs::set_permissions(&run, std::fs::Permissions::from_mode(mode)).expect("a mode");
+    // As /tmp is.
+    allow(0o1777);
+    let output = site.upgrade(&[]);
+    assert_eq!(output.status.code(), Some(1));
+    let expected = "run: anybody may write to this folder, and wait in a successor's place: \
+                    write a server.upgrade_sock in a folder of its own";
+    assert!(told(&output).contains(expected), "{}", told(&output));
+    // Somebody waits there, and somebody says QUIT.
+    let waiting = std::os::unix::net::UnixListener::bind(run.join("sock")).expect("a socket");
+    kill(serving, "QUIT");
+    until("it is refused", || {
+        site.errors().contains("QUIT refused: no hand-over at")
+    });
+    waiting.set_nonblocking(true).expect("a socket");
+    assert!(waiting.accept().is_err(), "nobody came");
+    drop(waiting);
+    allow(0o700);
+    assert_ne!(site.upgraded(), serving);
+    assert_eq!(site.first_ends(), Some(0));
 }
 
 #[test]

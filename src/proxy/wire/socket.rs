@@ -99,7 +99,7 @@ impl Socket {
             self.stands = written.is_pending();
             // It may take its time.
             self.held.free();
-            self.wire.stands(self.stands);
+            self.wire.source().stands(self.stands);
         }
         written
     }
