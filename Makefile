@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check bench-check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching install setup
+.PHONY: help run test check bench-check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching bench-growth install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -23,6 +23,7 @@ help:
 	@echo "make bench-segments  a segment of 100 million users: bytes an id, deciding, building (needs 8 GiB)"
 	@echo "make bench-check  instructions of a decision and of a request, beside those that are kept (valgrind)"
 	@echo "make bench-switching  changes while traffic flows, a flood of admin requests, an import of a million users"
+	@echo "make bench-growth what a request costs with 1 to 10,000 rollouts, routes, endpoints, connections, and millions of users"
 	@echo "make install      the program into ~/.cargo/bin"
 
 setup:
@@ -123,3 +124,7 @@ bench-check: setup
 bench-switching: setup
 	cargo build --release
 	python3 benches/switching/run.py
+
+bench-growth: setup
+	cargo build --release
+	python3 benches/growth/run.py

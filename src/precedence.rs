@@ -17,6 +17,8 @@ use rustix::thread::gettid;
 const REQUESTS_SLICE: Duration = Duration::from_micros(100);
 /// About a tenth of a core's time where requests would take all of it.
 const CHANGES_NICE: i32 = 10;
+/// Who gives way loses the rest of its slice: a short one, so that the tenth stays about one.
+const CHANGES_SLICE: Duration = Duration::from_micros(200);
 
 thread_local! {
     static KNOWN: Cell<bool> = const { Cell::new(false) };
@@ -35,8 +37,30 @@ pub fn changes() {
         if getpriority_process(Some(own))? < CHANGES_NICE {
             setpriority_process(Some(own), CHANGES_NICE)?;
         }
-        Ok(())
+        shorten_slice(CHANGES_SLICE)
     });
+}
+
+/// Lets a thread of requests go first that waits for this core. Long work calls it about every 50 µs. The scheduler
+/// makes a thread wait that has just had more than its share, and looks again with its next tick only, up to 4 ms later;
+/// or here.
+pub fn give_way() {
+    std::thread::yield_now();
+}
+
+/// [`give_way`] each so many items of long work.
+#[derive(Debug, Default)]
+pub struct GivingWay(usize);
+
+impl GivingWay {
+    /// Another one is done, of which `each` take about 50 µs.
+    pub fn after(&mut self, each: usize) {
+        self.0 += 1;
+        if self.0 >= each {
+            self.0 = 0;
+            give_way();
+        }
+    }
 }
 
 fn once(set: impl FnOnce() -> io::Result<()>) {
@@ -117,6 +141,27 @@ mod tests {
             100_000
         };
         assert_eq!(after.sched_runtime, expected);
+    }
+
+    #[test]
+    fn a_thread_of_changes_has_a_short_slice_but_a_longer_one_than_one_of_requests() {
+        let (before, after) = std::thread::spawn(|| {
+            let before = attributes().expect("attributes");
+            changes();
+            (before, attributes().expect("attributes"))
+        })
+        .join()
+        .expect("no panic");
+        let expected = if before.sched_runtime == 0 || before.sched_policy != SCHED_OTHER {
+            before.sched_runtime
+        } else {
+            200_000
+        };
+        assert_eq!(after.sched_runtime, expected);
+        assert!(
+            CHANGES_SLICE > REQUESTS_SLICE,
+            "or requests would not interrupt changes"
+        );
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod memory;
 mod panics;
 mod pid_file;
 mod signals;
+mod slots;
 mod stamp;
 mod start;
 mod state;

@@ -41,7 +41,8 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "rollout",
-        &["identity"],
+        // Long work on millions of users lets requests go first.
+        &["identity", "precedence"],
         &[
             "serde",
             "schemars",
@@ -124,7 +125,15 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "admin",
-        &["identity", "rollout", "control", "upstream", "telemetry", "clock"],
+        &[
+            "precedence",
+            "identity",
+            "rollout",
+            "control",
+            "upstream",
+            "telemetry",
+            "clock",
+        ],
         &[
             "arc_swap",
             "axum",

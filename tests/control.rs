@@ -57,7 +57,7 @@ impl Node {
     async fn over(store: Arc<dyn Store>) -> Self {
         let live = Arc::new(Live::new(Surroundings {
             slots: vec![rollout("shop")],
-            routes: vec!["front".to_owned()],
+            routes: [(rollout("shop"), vec!["front".to_owned()])].into(),
             pool: Box::new(|name| match name.as_str() {
                 "s" => Some(PoolIdx(0)),
                 "c" => Some(PoolIdx(1)),

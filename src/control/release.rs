@@ -44,10 +44,11 @@ impl LiveRollout {
     ) -> Self {
         let as_of = revision.max(segments);
         let rollout = table.name().as_str();
+        let routes = around.routes.get(table.name()).map_or(&[][..], Vec::as_slice);
         let metrics_of = |name: &ReleaseName| {
             let known = before.and_then(|b| b.releases.iter().find(|r| r.name == *name));
             known.map_or_else(
-                || Arc::new(LazyLock::new(metrics_later(rollout, name, &around.routes))),
+                || Arc::new(LazyLock::new(metrics_later(rollout, name, routes))),
                 |known| Arc::clone(&known.metrics),
             )
         };

@@ -1,21 +1,23 @@
 //! Users seen lately, as `plan` needs them: hashes and decisions in a fixed table, never an id. A request writes three
 //! words without a lock; of two users in one place the later one is kept, so the table is a rolling sample.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Tick;
 use crate::rollout::{Bucket, Decision, KeyPart, Reason, ReleaseIdx, Seen, SeenUser, UserHash};
 
-/// Places: enough for a sample of 100,000 users, and 3 MiB a rollout.
+/// Places: enough for a sample of 100,000 users, and 3 MiB of a rollout that has them.
 const PLACES: usize = 1 << 17;
+/// Places that are made together, when the first of them is needed: a rollout with few users, or none, takes little.
+const TOGETHER: usize = 128;
 /// What counts as lately.
 const LATELY: Duration = Duration::from_secs(3600);
 
 /// A rolling sample.
 pub struct SeenUsers {
-    places: Box<[Place]>,
+    places: OnceLock<Box<[OnceLock<Box<[Place; TOGETHER]>>]>>,
 }
 
 /// The hash, the part of the key that segments know, and what was decided: minute (30 bits), the key's kind (2), release
@@ -30,7 +32,7 @@ struct Place {
 impl SeenUsers {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
-            places: std::iter::repeat_with(Place::default).take(PLACES).collect(),
+            places: OnceLock::new(),
         })
     }
 
@@ -47,7 +49,7 @@ impl SeenUsers {
             KeyPart::Uuid(part) => (2, part),
         };
         // Below PLACES, which fits.
-        let place = &self.places[(hash % PLACES as u64) as usize];
+        let place = self.place((hash % PLACES as u64) as usize);
         let decided = (minute(now) << 34)
             | (kind << 32)
             | (u64::from(release) << 24)
@@ -59,11 +61,22 @@ impl SeenUsers {
         place.decided.store(decided, Ordering::Relaxed);
     }
 
+    fn place(&self, nth: usize) -> &Place {
+        let parts = self.places.get_or_init(|| {
+            let parts = std::iter::repeat_with(OnceLock::new).take(PLACES / TOGETHER);
+            parts.collect()
+        });
+        let part = parts[nth / TOGETHER].get_or_init(|| Box::new(std::array::from_fn(|_| Place::default())));
+        &part[nth % TOGETHER]
+    }
+
     /// The users of the last hour.
     #[must_use]
     pub fn lately(&self, now: Tick) -> Vec<Seen> {
         let first = minute(now).saturating_sub(LATELY.as_secs() / 60);
-        self.places.iter().filter_map(|place| place.read(first)).collect()
+        let parts = self.places.get().into_iter().flatten().filter_map(OnceLock::get);
+        let places = parts.flat_map(|part| part.iter());
+        places.filter_map(|place| place.read(first)).collect()
     }
 }
 

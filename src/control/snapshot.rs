@@ -1,7 +1,7 @@
 //! What is published together: every rollout's table, the labels and header values that requests need of it, the
 //! segments, and the revision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::release::LiveRollout;
@@ -18,8 +18,8 @@ pub type PoolNumbers = Box<dyn Fn(&PoolName) -> Option<PoolIdx> + Send + Sync>;
 pub struct Surroundings {
     /// The rollouts that routes select, in the order of their slots.
     pub slots: Vec<RolloutName>,
-    /// The names of the routes, in their order; a label of `switchyard_requests_total`.
-    pub routes: Vec<String>,
+    /// The names of the routes that lead to each of them, in their order; a label of `switchyard_requests_total`.
+    pub routes: HashMap<RolloutName, Vec<String>>,
     /// The number of a pool, if it exists.
     pub pool: PoolNumbers,
 }

@@ -20,12 +20,12 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
     let decided = route.and_then(|route| decided(ctx, route));
     let status = status(session, ctx);
     let duration = ctx.started.elapsed();
-    if let (Some(route), Some(place)) = (route, ctx.route) {
+    if let Some(route) = route {
         let metrics = match decided {
             Some((live, decision)) => live.metrics(decision),
             None => &route.metrics,
         };
-        metrics.request(place, status);
+        metrics.request(route.nth, status);
         metrics.duration(duration);
         if let Some((live, decision)) = decided {
             metrics.decision(decision.reason.index(), ctx.identity.source().index());

@@ -1,5 +1,6 @@
 //! Host and path to route: the most specific host first (exact, then the longest suffix, then any), then the longest
-//! path. A route's path matches whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`.
+//! path. A route's path matches whole segments: `/shop` takes `/shop` and `/shop/cart`, not `/shopping`. Finding one
+//! looks up the path's beginnings, so that ten thousand routes cost what one does.
 
 use std::collections::HashMap;
 
@@ -11,10 +12,11 @@ use crate::telemetry::metrics::ReleaseMetrics;
 /// All routes.
 pub struct Routes {
     routes: Vec<Route>,
-    exact: HashMap<String, Vec<usize>>,
-    /// Longest first.
-    suffixes: Vec<(String, Vec<usize>)>,
-    any: Vec<usize>,
+    exact: HashMap<String, Paths>,
+    suffixes: HashMap<String, Paths>,
+    /// Bytes of the longest suffix.
+    suffix_len_max: usize,
+    any: Paths,
 }
 
 /// One route.
@@ -23,9 +25,10 @@ pub struct Route {
     pub id: RouteId,
     /// Where to.
     pub target: Target,
+    /// Its number among the routes of its rollout, by which that counts its requests; 0 where it leads to a pool.
+    pub nth: usize,
     /// Cross-origin handling.
     pub cors: Option<Cors>,
-    path: String,
     /// Counts requests where no rollout does.
     pub metrics: ReleaseMetrics,
 }
@@ -39,64 +42,76 @@ pub enum Target {
     Pool(PoolIdx),
 }
 
+/// The routes of one host, by their paths without a slash at the end.
+#[derive(Default)]
+struct Paths {
+    places: HashMap<Box<str>, usize>,
+    /// Of the path with the most.
+    slashes_max: usize,
+}
+
 impl Routes {
     /// Builds the matcher. `target` translates the names of the settings, which the configuration has checked.
     pub fn new(settings: &[RouteSettings], target: &dyn Fn(&RouteTarget) -> Target) -> Self {
-        let ids: Vec<&str> = settings.iter().map(|r| r.id.as_str()).collect();
-        let route = |r: &RouteSettings| Route {
-            id: r.id.clone(),
-            target: target(&r.to),
-            cors: r.cors.clone(),
-            path: r.path.clone(),
-            metrics: ReleaseMetrics::direct(&ids),
+        let mut by_slot: HashMap<u16, usize> = HashMap::new();
+        let mut nth = |target: Target| {
+            let Target::Rollout(Slot(slot)) = target else { return 0 };
+            let count = by_slot.entry(slot).or_default();
+            *count += 1;
+            *count - 1
+        };
+        let route = |r: &RouteSettings| {
+            let target = target(&r.to);
+            Route {
+                id: r.id.clone(),
+                target,
+                nth: nth(target),
+                cors: r.cors.clone(),
+                metrics: ReleaseMetrics::direct(&[r.id.as_str()]),
+            }
         };
         let mut routes = Self {
             routes: settings.iter().map(route).collect(),
             exact: HashMap::new(),
-            suffixes: Vec::new(),
-            any: Vec::new(),
+            suffixes: HashMap::new(),
+            suffix_len_max: 0,
+            any: Paths::default(),
         };
         for (place, written) in settings.iter().enumerate() {
-            routes.file(place, &written.host);
+            routes.paths_of(&written.host).add(&written.path, place);
         }
-        routes.sort();
         routes
     }
 
-    fn file(&mut self, place: usize, host: &HostMatch) {
+    fn paths_of(&mut self, host: &HostMatch) -> &mut Paths {
         match host {
-            HostMatch::Any => self.any.push(place),
-            HostMatch::Exact(name) => self.exact.entry(name.clone()).or_default().push(place),
-            HostMatch::Suffix(suffix) => match self.suffixes.iter_mut().find(|(s, _)| s == suffix) {
-                Some((_, places)) => places.push(place),
-                None => self.suffixes.push((suffix.clone(), vec![place])),
-            },
+            HostMatch::Any => &mut self.any,
+            HostMatch::Exact(name) => self.exact.entry(name.clone()).or_default(),
+            HostMatch::Suffix(suffix) => {
+                self.suffix_len_max = self.suffix_len_max.max(suffix.len());
+                self.suffixes.entry(suffix.clone()).or_default()
+            }
         }
-    }
-
-    fn sort(&mut self) {
-        let routes = &self.routes;
-        let by_path = |a: &usize, b: &usize| routes[*b].path.len().cmp(&routes[*a].path.len());
-        self.any.sort_by(by_path);
-        self.exact.values_mut().for_each(|places| places.sort_by(by_path));
-        self.suffixes.iter_mut().for_each(|(_, places)| places.sort_by(by_path));
-        self.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
     }
 
     /// The place of the route for a host (lower case, without port) and a path.
     pub fn find(&self, host: &str, path: &str) -> Option<usize> {
-        let fits = |places: &[usize]| {
-            let mut places = places.iter().copied();
-            places.find(|place| leads(&self.routes[*place].path, path))
-        };
-        let exact = || self.exact.get(host).and_then(|places| fits(places));
-        let suffix = || {
-            let mut matching = self.suffixes.iter().filter(|(s, _)| below(host, s));
-            matching.find_map(|(_, places)| fits(places))
-        };
-        let hosts_matter = !(self.exact.is_empty() && self.suffixes.is_empty());
-        let by_host = if hosts_matter { exact().or_else(suffix) } else { None };
-        by_host.or_else(|| fits(&self.any))
+        let exact = || self.exact.get(host)?.find(path);
+        let by_host = if self.exact.is_empty() { None } else { exact() };
+        by_host
+            .or_else(|| self.find_by_suffix(host, path))
+            .or_else(|| self.any.find(path))
+    }
+
+    fn find_by_suffix(&self, host: &str, path: &str) -> Option<usize> {
+        if self.suffixes.is_empty() {
+            return None;
+        }
+        // Not all of a long host is looked at: a suffix that is longer than any is none. Something stands before it.
+        let from = host.len().saturating_sub(self.suffix_len_max).max(1);
+        let dots = memchr::memchr_iter(b'.', host.as_bytes().get(from..)?);
+        let mut fitting = dots.filter_map(|dot| self.suffixes.get(&host[from + dot..]));
+        fitting.find_map(|paths| paths.find(path))
     }
 
     /// The route at that place, as [`Routes::find`] gave it.
@@ -105,14 +120,41 @@ impl Routes {
     }
 }
 
-fn below(host: &str, suffix: &str) -> bool {
-    host.len() > suffix.len() && host.ends_with(suffix)
+impl Paths {
+    fn add(&mut self, path: &str, place: usize) {
+        let whole = path.trim_end_matches('/');
+        self.slashes_max = self.slashes_max.max(slashes(whole).count());
+        // Of two with the same path, which the configuration does not allow, the first counts.
+        self.places.entry(whole.into()).or_insert(place);
+    }
+
+    /// The place of the longest path that the path begins with, in whole segments.
+    fn find(&self, path: &str) -> Option<usize> {
+        let mut found = None;
+        let mut look = |beginning: &str| {
+            if let Some(place) = self.places.get(beginning) {
+                found = Some(*place);
+            }
+        };
+        // No more beginnings than a path here can be, however many slashes somebody sends.
+        let mut slashes = slashes(path);
+        let mut left = self.slashes_max + 1;
+        while left > 0 {
+            left -= 1;
+            match slashes.next() {
+                Some(slash) => look(&path[..slash]),
+                None => {
+                    look(path);
+                    break;
+                }
+            }
+        }
+        found
+    }
 }
 
-fn leads(prefix: &str, path: &str) -> bool {
-    let whole = prefix.trim_end_matches('/');
-    path.strip_prefix(whole)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+fn slashes(path: &str) -> impl Iterator<Item = usize> {
+    memchr::memchr_iter(b'/', path.as_bytes())
 }
 
 #[cfg(test)]
@@ -160,6 +202,96 @@ mod tests {
             let found = routes.find(host, path).map(|place| routes.get(place).id.as_str());
             assert_eq!(found, Some(expected), "{host}{path}");
         }
+    }
+
+    /// As it was before paths were looked up: each route compared with the request.
+    fn compared(list: &[(String, HostMatch, String)], host: &str, path: &str) -> Option<usize> {
+        let host_rank = |of: &HostMatch| match of {
+            HostMatch::Any => Some(0),
+            HostMatch::Exact(name) => (name == host).then_some(usize::MAX),
+            HostMatch::Suffix(suffix) => (host.len() > suffix.len() && host.ends_with(suffix)).then_some(suffix.len()),
+        };
+        let leads = |prefix: &str| {
+            let rest = path.strip_prefix(prefix.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let fitting = list.iter().enumerate().filter(|(_, (_, _, prefix))| leads(prefix));
+        let ranked =
+            fitting.filter_map(|(n, (_, of, prefix))| Some((host_rank(of)?, prefix.trim_end_matches('/').len(), n)));
+        ranked.max().map(|(_, _, n)| n)
+    }
+
+    #[test]
+    fn looking_up_finds_what_comparing_with_each_route_would() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let words = ["a", "b", "ab", "", "a.b"];
+        for _ in 0..300 {
+            let mut path = |slashes: usize| -> String {
+                (0..random.usize(1..=slashes))
+                    .map(|_| format!("/{}", words[random.usize(..words.len())]))
+                    .collect()
+            };
+            let paths: Vec<String> = (0..40).map(|_| path(4)).collect();
+            let asked: Vec<String> = (0..40)
+                .map(|_| path(7))
+                .chain(["*".to_owned(), String::new()])
+                .collect();
+            let hosts = ["x", "a.x", "b.a.x", "ba.x", ".a.x", "", "c.b.a.x"];
+            let mut list: Vec<(String, HostMatch, String)> = Vec::new();
+            for (n, path) in paths.into_iter().enumerate() {
+                let host = match random.u8(..4) {
+                    0 => HostMatch::Any,
+                    1 => HostMatch::Exact(hosts[random.usize(..3)].to_owned()),
+                    2 => HostMatch::Suffix(".a.x".to_owned()),
+                    _ => HostMatch::Suffix(".x".to_owned()),
+                };
+                let taken = |(_, of, known): &(String, HostMatch, String)| {
+                    *of == host && known.trim_end_matches('/') == path.trim_end_matches('/')
+                };
+                if !list.iter().any(taken) {
+                    list.push((format!("r{n}"), host, path));
+                }
+            }
+            let written: Vec<_> = list
+                .iter()
+                .map(|(id, host, path)| (id.as_str(), host.clone(), path.as_str()))
+                .collect();
+            let routes = routes(&written);
+            for host in hosts {
+                for path in &asked {
+                    assert_eq!(
+                        routes.find(host, path),
+                        compared(&list, host, path),
+                        "{host}{path} among {list:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_route_has_its_number_among_those_of_its_rollout() {
+        let to = |id: &str, to: RouteTarget| RouteSettings {
+            id: RouteId::parse(id).expect("id"),
+            host: HostMatch::Any,
+            path: format!("/{id}"),
+            to,
+            cors: None,
+        };
+        let rollout = |name: &str| RouteTarget::Rollout(crate::rollout::RolloutName::parse(name).expect("name"));
+        let pool = RouteTarget::Pool(crate::rollout::PoolName::parse("p").expect("name"));
+        let settings = [
+            to("a", rollout("shop")),
+            to("b", pool),
+            to("c", rollout("docs")),
+            to("d", rollout("shop")),
+        ];
+        let routes = Routes::new(&settings, &|to| match to {
+            RouteTarget::Rollout(name) => Target::Rollout(Slot(u16::from(name.as_str() == "docs"))),
+            RouteTarget::Pool(_) => Target::Pool(PoolIdx(0)),
+        });
+        let numbers: Vec<usize> = (0..4).map(|place| routes.get(place).nth).collect();
+        assert_eq!(numbers, [0, 0, 0, 1]);
     }
 
     #[test]

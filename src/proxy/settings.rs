@@ -21,7 +21,7 @@ pub struct RouteSettings {
 }
 
 /// Which `Host` values a route answers to; the port is not looked at, letters are lower case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum HostMatch {
     /// Any.
     Any,

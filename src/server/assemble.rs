@@ -21,6 +21,7 @@ use super::listen::{Entrance, Opened, Sockets, buffered};
 use super::panics;
 use super::settings::ListenerSettings;
 use super::signals::{Armed, Signals};
+use super::slots::Slots;
 use super::start::{RunOptions, StartError};
 use super::state;
 use super::supervisor::Alive;
@@ -29,12 +30,12 @@ use super::tls::{Renewal, Secured, Terminator};
 use super::{descriptors, memory};
 use crate::admin;
 use crate::config::Config;
-use crate::control::{Controller, Live, Slot, Surroundings};
+use crate::control::{Controller, Live, Surroundings};
 use crate::identity;
 use crate::precedence;
 use crate::proxy::settings::RouteTarget;
 use crate::proxy::{Connections, Edge, EdgeParts, Engine, Gateway, GatewayParts, Relays, Routes, Target, engine};
-use crate::rollout::{PoolIdx, RolloutName};
+use crate::rollout::PoolIdx;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{self, ConnectionSample};
 use crate::telemetry::targets;
@@ -219,24 +220,12 @@ fn start_access_log(access_log: &AccessLog) {
 
 fn surroundings(config: &Config, pools: &Arc<Pools>) -> Surroundings {
     let by_name = Arc::clone(pools);
+    let slots = Slots::of(&config.routes);
     Surroundings {
-        slots: slots(config),
-        routes: config.routes.iter().map(|r| r.id.to_string()).collect(),
+        slots: slots.names,
+        routes: slots.routes,
         pool: Box::new(move |name| by_name.index(name)),
     }
-}
-
-/// The rollouts that routes select, each once.
-fn slots(config: &Config) -> Vec<RolloutName> {
-    let mut slots = Vec::new();
-    for route in &config.routes {
-        if let RouteTarget::Rollout(name) = &route.to {
-            if !slots.contains(name) {
-                slots.push(name.clone());
-            }
-        }
-    }
-    slots
 }
 
 fn gateway(
@@ -247,12 +236,9 @@ fn gateway(
     access_log: &Arc<AccessLog>,
     draining: &Arc<AtomicBool>,
 ) -> Gateway {
-    let slots = slots(config);
+    let slots = Slots::of(&config.routes);
     let target = |to: &RouteTarget| match to {
-        RouteTarget::Rollout(name) => {
-            let place = slots.iter().position(|slot| slot == name);
-            Target::Rollout(Slot(place.and_then(|p| u16::try_from(p).ok()).unwrap_or(u16::MAX)))
-        }
+        RouteTarget::Rollout(name) => Target::Rollout(slots.slot(name)),
         RouteTarget::Pool(name) => Target::Pool(pools.index(name).unwrap_or(PoolIdx(0))),
     };
     Gateway::new(GatewayParts {

@@ -24,6 +24,7 @@ pub struct Members {
     turns: Vec<u16>,
     ring: Option<Ring>,
     balance: Balance,
+    weight_max: u16,
     cursor: AtomicUsize,
 }
 
@@ -48,6 +49,7 @@ impl Members {
         let weights: Vec<NonZeroU16> = endpoints.iter().map(|e| e.weight()).collect();
         Self {
             turns: turns(&weights),
+            weight_max: weights.iter().map(|weight| weight.get()).max().unwrap_or(1),
             ring: (balance == Balance::User).then(|| Ring::new(&endpoints)),
             cursor: AtomicUsize::new(0),
             endpoints,
@@ -96,10 +98,20 @@ impl Members {
         let start = self.cursor.fetch_add(1, Ordering::Relaxed);
         // Requests per weight, compared without division; the first of equals wins, and `start` moves on.
         let load = |e: &Endpoint| (e.in_flight() + 1) * usize::from(u16::MAX) / usize::from(e.weight().get());
-        (0..count)
-            .map(|n| &self.endpoints[start.wrapping_add(n) % count])
-            .filter(|e| may(e))
-            .min_by_key(|e| load(e))
+        let least = usize::from(u16::MAX) / usize::from(self.weight_max);
+        let mut found: Option<(usize, &Arc<Endpoint>)> = None;
+        for n in 0..count {
+            let endpoint = &self.endpoints[start.wrapping_add(n) % count];
+            let load = load(endpoint);
+            if found.is_none_or(|(known, _)| load < known) && may(endpoint) {
+                found = Some((load, endpoint));
+                // Nobody has less than one of the largest weight without a request: of many endpoints few are looked at.
+                if load <= least {
+                    break;
+                }
+            }
+        }
+        found.map(|(_, endpoint)| endpoint)
     }
 }
 

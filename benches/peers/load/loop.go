@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unsafe"
@@ -53,14 +55,14 @@ type load struct {
 
 func newLoad(o options) *load {
 	l := &load{options: o, errorKinds: map[string]int{}, releases: make([]byte, len(o.users))}
-	for _, u := range o.users {
-		l.requests = append(l.requests, o.render(u.id))
+	for i, u := range o.users {
+		l.requests = append(l.requests, o.render(u.id, i%max(o.paths, 1)))
 	}
 	l.latencies = make([]int64, 0, int(o.duration.Seconds()*float64(o.rate))+1)
 	return l
 }
 
-func (o options) render(user string) []byte {
+func (o options) render(user string, n int) []byte {
 	method, more := "GET", ""
 	if o.post > 0 {
 		method, more = "POST", fmt.Sprintf("Content-Type: application/json\r\nContent-Length: %d\r\n", o.post)
@@ -70,7 +72,8 @@ func (o options) render(user string) []byte {
 	}
 	head := fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: shop.example.com\r\n"+
 		"User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: application/json\r\n"+
-		"Origin: https://shop.example.com\r\nX-User-Id: %s\r\n%s\r\n", method, o.path, user, more)
+		"Origin: https://shop.example.com\r\nX-User-Id: %s\r\n%s\r\n",
+		method, strings.ReplaceAll(o.path, "{n}", strconv.Itoa(n)), user, more)
 	return append(head, bytes.Repeat([]byte("x"), o.post)...)
 }
 

@@ -37,6 +37,7 @@ type options struct {
 	duration   time.Duration
 	drain      time.Duration
 	path       string
+	paths      int // {n} in path is the user's place, modulo this
 	body       int
 	post       int  // bytes of a request's body; 0: GET
 	fresh      bool // a new connection for each request
@@ -98,6 +99,7 @@ func parse() (o options, err error) {
 	flag.DurationVar(&o.drain, "drain", 2*time.Second, "how long requests may be answered after the window")
 	flag.IntVar(&o.body, "body", 200, "bytes that each answer's body must have")
 	flag.StringVar(&o.path, "path", "/api/items?page=3", "what is asked for")
+	flag.IntVar(&o.paths, "paths", 1, "different paths: {n} in -path is the number of each")
 	flag.IntVar(&o.post, "post", 0, "bytes of each request's body: POST instead of GET")
 	flag.BoolVar(&o.fresh, "fresh", false, "a new connection for each request")
 	flag.BoolVar(&o.tls, "tls", false, "TLS 1.3; no certificate is verified")
@@ -113,6 +115,9 @@ func parse() (o options, err error) {
 	}
 	if modes != 1 {
 		return o, errors.New("give one of -saturate, -rate N and -idle N")
+	}
+	if o.paths < 1 {
+		return o, errors.New("-paths: at least 1")
 	}
 	if o.tls && !*saturate {
 		return o, errors.New("-tls: goes with -saturate only")

@@ -1,5 +1,7 @@
 //! Routes.
 
+use std::collections::HashSet;
+
 use super::super::written as w;
 use super::{Building, cors};
 use crate::proxy::settings::{HostMatch, RouteSettings, RouteTarget};
@@ -19,32 +21,28 @@ pub fn routes(
         );
     }
     let mut routes: Vec<RouteSettings> = Vec::with_capacity(written.len());
+    let (mut requests, mut ids) = (HashSet::new(), HashSet::new());
     for (n, route) in written.into_iter().enumerate() {
         let key = format!("routes[{n}]");
         let Some(route) = build(work, &key, route, pools, rollouts) else {
             continue;
         };
-        let clash = routes
-            .iter()
-            .find(|r| r.host == route.host && same_path(&r.path, &route.path));
-        if clash.is_some() {
+        let whole = route.path.trim_end_matches('/').to_owned();
+        if !requests.insert((route.host.clone(), whole)) {
             work.note(
                 &format!("{key}.match"),
                 "takes the same requests as a route before it: remove one",
             );
-        } else if routes.iter().any(|r| r.id == route.id) {
+        } else if ids.contains(route.id.as_str()) {
             work.note(
                 &format!("{key}.id"),
                 format!("{} names two routes: write another id", route.id),
             );
         }
+        ids.insert(route.id.to_string());
         routes.push(route);
     }
     routes
-}
-
-fn same_path(a: &str, b: &str) -> bool {
-    a.trim_end_matches('/') == b.trim_end_matches('/')
 }
 
 fn build(

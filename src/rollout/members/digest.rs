@@ -4,6 +4,12 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::precedence;
+
+/// Digested in about 50 µs, after which requests go first.
+const DIGESTED_AT_ONCE: usize = 256 * 1024;
 
 /// What a roster is called: the XXH3-128 digest of its bytes, 32 hexadecimal digits where it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -26,6 +32,16 @@ pub struct NamesMark {
     pub bytes: u64,
     /// The XXH3-128 digest of these bytes.
     pub digest: u128,
+}
+
+/// The XXH3-128 digest of a roster's bytes.
+pub(super) fn digest_of(bytes: &[u8]) -> u128 {
+    let mut digest = Box::new(Xxh3Default::new());
+    for piece in bytes.chunks(DIGESTED_AT_ONCE) {
+        digest.update(piece);
+        precedence::give_way();
+    }
+    digest.digest128()
 }
 
 impl fmt::Display for RosterDigest {

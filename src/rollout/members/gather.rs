@@ -2,6 +2,7 @@
 
 use super::key::{RosterKey, UserKey, fingerprint, number_of, uuid_of};
 use super::roster::Draft;
+use crate::precedence;
 use crate::rollout::users::UserHash;
 
 /// Parts by a key's top eight bits: each is sorted by itself, and small enough for a cache.
@@ -10,6 +11,8 @@ const PARTS: usize = 256;
 const KEYS_IN_A_CHUNK: usize = 1024;
 /// Bytes of ids that a part takes room for at a time.
 const TEXT_IN_A_CHUNK: usize = 16 * 1024;
+/// Keys that are sorted before requests go first.
+const KEYS_SORTED_AT_ONCE: usize = 4 * 1024;
 /// Bytes of an id's length.
 const LENGTH: usize = 2;
 /// Fewer are sorted by one thread.
@@ -124,7 +127,11 @@ fn each_part<A: Send, R: Default>(parts: &mut [A], threads: usize, work: impl Fn
             .map(|mine| {
                 scope.spawn(move || {
                     let mut room = R::default();
-                    mine.iter_mut().map(|part| work(part, &mut room)).sum::<u64>()
+                    let one = |part: &mut A| {
+                        precedence::give_way();
+                        work(part, &mut room)
+                    };
+                    mine.iter_mut().map(one).sum::<u64>()
                 })
             })
             .collect();
@@ -154,7 +161,7 @@ impl<T: Copy + Ord> Chunks<T> {
         self.full.push(std::mem::take(&mut self.open));
         room.clear();
         self.full.iter().for_each(|chunk| room.extend_from_slice(chunk));
-        room.sort_unstable();
+        sort_in_pieces(room);
         room.dedup();
         let mut rest = room.as_slice();
         for chunk in &mut self.full {
@@ -176,6 +183,21 @@ impl<T: Copy + Ord> Chunks<T> {
             .drain(..)
             .for_each(|chunk| chunk.iter().for_each(|key| each(*key)));
     }
+}
+
+/// Sorts keys so that requests go first every now and then: by halves around a key, down to pieces that are sorted at
+/// once. Halving a large one takes longer than it should, but is a small part of the work.
+fn sort_in_pieces<T: Copy + Ord>(keys: &mut [T]) {
+    if keys.len() <= KEYS_SORTED_AT_ONCE {
+        keys.sort_unstable();
+        precedence::give_way();
+        return;
+    }
+    let middle = keys.len() / 2;
+    let (below, _, above) = keys.select_nth_unstable(middle);
+    precedence::give_way();
+    sort_in_pieces(below);
+    sort_in_pieces(above);
 }
 
 impl Texts {

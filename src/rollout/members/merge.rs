@@ -2,7 +2,11 @@
 
 use super::key::{RosterKey, UserKey, fingerprint, number_of, uuid_of};
 use super::roster::{Draft, Roster};
+use crate::precedence::GivingWay;
 use crate::rollout::users::UserHash;
+
+/// Keys that are compared before requests go first.
+const KEYS_COMPARED_AT_ONCE: usize = 2 * 1024;
 
 /// A member's place in a list: by kind, then by key. It is the same before and after a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -107,7 +111,9 @@ impl<'a> Merged<'a> {
 /// How many keys are in both of two rows of keys, each in order.
 pub(super) fn in_both<T: Ord>(mut one: impl Iterator<Item = T>, mut other: impl Iterator<Item = T>) -> u64 {
     let (mut count, mut left, mut right) = (0, one.next(), other.next());
+    let mut giving_way = GivingWay::default();
     while let (Some(a), Some(b)) = (&left, &right) {
+        giving_way.after(KEYS_COMPARED_AT_ONCE);
         let order = a.cmp(b);
         count += u64::from(order.is_eq());
         if order.is_le() {

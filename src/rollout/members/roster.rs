@@ -9,12 +9,13 @@ use std::io::{self, Write};
 use std::sync::{Arc, Weak};
 
 use thiserror::Error;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_128};
+use xxhash_rust::xxh3::Xxh3Default;
 
-use super::digest::{NamesMark, RosterDigest, RosterName};
+use super::digest::{NamesMark, RosterDigest, RosterName, digest_of};
 use super::key::{self, KeyPart, RosterKey, UserKey};
 use super::merge::{Order, in_both};
 use super::shelf::{AT_ONCE, Shelf};
+use crate::precedence;
 use crate::rollout::users::UserHash;
 
 const MAGIC: [u8; 8] = *b"SwydRst1";
@@ -137,7 +138,8 @@ struct Digested<'a, T> {
 }
 
 impl<T: Write> Digested<'_, T> {
-    const AT_ONCE: usize = 256 * 1024;
+    /// Gathered, digested and written in about 50 µs, after which requests go first.
+    const AT_ONCE: usize = 16 * 1024;
 
     fn finish(mut self) -> io::Result<u128> {
         self.flush()?;
@@ -158,6 +160,7 @@ impl<T: Write> Write for Digested<'_, T> {
         self.digest.update(&self.waiting);
         self.out.write_all(&self.waiting)?;
         self.waiting.clear();
+        precedence::give_way();
         Ok(())
     }
 }
@@ -228,7 +231,7 @@ impl Roster {
     /// # Errors
     /// When they are not what was written under that name.
     pub fn open(bytes: RosterBytes, digest: RosterDigest) -> Result<Self, RosterFault> {
-        let found = RosterDigest(xxh3_128((*bytes).as_ref()));
+        let found = RosterDigest(digest_of((*bytes).as_ref()));
         let head = Head::read((*bytes).as_ref())?;
         if found != digest {
             return Err(RosterFault::Digest { found });

@@ -4,12 +4,18 @@
 
 use std::io::{self, Write};
 
+use crate::precedence::GivingWay;
+
 /// A bucket has at least so many keys on average, and fewer than twice as many.
 const KEYS_IN_A_BUCKET: u64 = 8;
 /// Low bytes that are compared at once. A roster ends with so many zeros, so that reading never passes its end.
 pub(super) const AT_ONCE: usize = 16;
 /// Bytes of a bucket's place.
 const PLACE: usize = 4;
+/// Places that are looked at before requests go first.
+const PLACES_AT_ONCE: usize = 32 * 1024;
+/// Keys that are counted before requests go first.
+const KEYS_COUNTED_AT_ONCE: usize = 8 * 1024;
 
 /// A key: 64 or 128 bits.
 pub(super) trait Word: Copy + Ord {
@@ -109,7 +115,9 @@ impl Shelf {
     pub(super) fn is_sound(&self, bytes: &[u8]) -> bool {
         let places = &bytes[self.places_at..self.keys_at];
         let mut before = 0;
+        let mut giving_way = GivingWay::default();
         for place in places.chunks_exact(PLACE) {
+            giving_way.after(PLACES_AT_ONCE);
             let place = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
             if place < before {
                 return false;
@@ -201,7 +209,9 @@ impl Shelf {
                 *done = out.write_all(&place.to_le_bytes());
             }
         };
+        let mut giving_way = GivingWay::default();
         each(&mut |key| {
+            giving_way.after(KEYS_COUNTED_AT_ONCE);
             while bucket <= key.top(self.bits) {
                 put(&mut done, seen);
                 bucket += 1;
