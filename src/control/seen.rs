@@ -12,12 +12,14 @@ use crate::rollout::{Bucket, Decision, KeyPart, Reason, ReleaseIdx, Seen, SeenUs
 const PLACES: usize = 1 << 17;
 /// Places that are made together, when the first of them is needed: a rollout with few users, or none, takes little.
 const TOGETHER: usize = 128;
+
+type Part = OnceLock<Box<[Place; TOGETHER]>>;
 /// What counts as lately.
 const LATELY: Duration = Duration::from_secs(3600);
 
 /// A rolling sample.
 pub struct SeenUsers {
-    places: OnceLock<Box<[OnceLock<Box<[Place; TOGETHER]>>]>>,
+    places: OnceLock<Box<[Part]>>,
 }
 
 /// The hash, the part of the key that segments know, and what was decided: minute (30 bits), the key's kind (2), release
