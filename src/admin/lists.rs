@@ -283,7 +283,7 @@ impl<S: Sink> Reading<S> {
 
     fn line(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         self.number += 1;
-        if self.number % LINES_AT_ONCE == 0 {
+        if self.number.is_multiple_of(LINES_AT_ONCE) {
             precedence::give_way();
         }
         if self.number > S::LINES_MAX {

@@ -15,9 +15,12 @@ const TOGETHER: usize = 128;
 /// What counts as lately.
 const LATELY: Duration = Duration::from_secs(3600);
 
+/// Places that are made when the first of them is needed.
+type Part = OnceLock<Box<[Place; TOGETHER]>>;
+
 /// A rolling sample.
 pub struct SeenUsers {
-    places: OnceLock<Box<[OnceLock<Box<[Place; TOGETHER]>>]>>,
+    places: OnceLock<Box<[Part]>>,
 }
 
 /// The hash, the part of the key that segments know, and what was decided: minute (30 bits), the key's kind (2), release
