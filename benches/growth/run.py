@@ -45,8 +45,8 @@ identity: {{ sources: [{{ header: X-User-Id }}], anonymous: stable }}
 store: {{ embedded: {{ path: {folder}/rollouts.db }} }}
 access_log: {{ path: {folder}/access.log, format: json }}
 pools:
-  stable: {{ balance: {balance}, endpoints: [{endpoints}] }}
-  canary: {{ endpoints: ["127.0.0.1:{canary}"] }}
+  stable: {{ balance: {balance}, endpoints: [{endpoints}], connections: {{ max_idle: 12000, max_idle_per_endpoint: 12000, max_per_endpoint: 12000 }} }}
+  canary: {{ endpoints: ["127.0.0.1:{canary}"], connections: {{ max_idle: 12000, max_idle_per_endpoint: 12000, max_per_endpoint: 12000 }} }}
 routes:
 {routes}
 rollouts:

@@ -17,6 +17,9 @@ type Part = OnceLock<Box<[Place; TOGETHER]>>;
 /// What counts as lately.
 const LATELY: Duration = Duration::from_secs(3600);
 
+/// Places that are made when the first of them is needed.
+type Part = OnceLock<Box<[Place; TOGETHER]>>;
+
 /// A rolling sample.
 pub struct SeenUsers {
     places: OnceLock<Box<[Part]>>,
