@@ -13,7 +13,6 @@ const PLACES: usize = 1 << 17;
 /// Places that are made together, when the first of them is needed: a rollout with few users, or none, takes little.
 const TOGETHER: usize = 128;
 
-type Part = OnceLock<Box<[Place; TOGETHER]>>;
 /// What counts as lately.
 const LATELY: Duration = Duration::from_secs(3600);
 
