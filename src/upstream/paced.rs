@@ -33,16 +33,13 @@ use super::pace::Pace;
 
 /// What is read at once of a response that is waited for: small ones come whole.
 const FIRST_BYTES: usize = 16 * 1024;
-/// Of more than that, so much is read before its client takes any of it. Pingora writes it with one call, and each call
-/// wakes the client.
-const WIDE_BYTES: usize = 128 * 1024;
-/// Read at a time. Pingora reads into a buffer of its own that it keeps, and copies.
-const PIECE_BYTES: usize = 32 * 1024;
-/// So many responses are read that way at a time. Clients that take nothing make each of them hold some 300 KiB.
-const WIDE_MAX: usize = 48;
-/// What is read of the others. A thousand clients that take nothing make do with some 50 KiB each, the buffers of their
-/// requests included; one that takes all waits for more system calls.
-const NARROW_BYTES: usize = 3 * 1024;
+/// So many responses at a time are read as Pingora reads them, whether or not their clients take it: up to ten such pieces
+/// wait for one. Fast clients take turns at that within a millisecond.
+const WIDE_MAX: usize = 16;
+const WIDE_BYTES: usize = 64 * 1024;
+/// What is read of the others before their clients take it. A thousand clients that take nothing make do with some 56 KiB
+/// each, the buffers of their requests included; one that takes all waits for more system calls.
+const NARROW_BYTES: usize = 4 * 1024;
 /// What is read where nobody can tell whether the client takes it: Pingora's queue has room for a few of these.
 const SIP_BYTES: usize = 512;
 /// So often is a reader put off for the writer, which shares its task, to take what is there.
@@ -129,20 +126,22 @@ struct Progress {
 impl Progress {
     /// How much may be read now.
     fn poll_room(&mut self, pace: &Pace, cx: &mut Context<'_>) -> Poll<usize> {
-        ready!(pace.poll_moving(cx));
         if !self.begun {
             return Poll::Ready(FIRST_BYTES);
-        }
-        if pace.takes() {
-            self.untaken = 0;
-            self.turns = 0;
         }
         if self.wide.is_none() {
             self.wide = Wide::take();
         }
-        let most = if self.wide.is_some() { WIDE_BYTES } else { NARROW_BYTES };
-        if self.untaken < most {
-            return Poll::Ready(most - self.untaken);
+        if self.wide.is_some() {
+            return Poll::Ready(WIDE_BYTES);
+        }
+        ready!(pace.poll_moving(cx));
+        if pace.takes() {
+            self.untaken = 0;
+            self.turns = 0;
+        }
+        if self.untaken < NARROW_BYTES {
+            return Poll::Ready(NARROW_BYTES - self.untaken);
         }
         if self.turns == TURNS {
             return Poll::Ready(SIP_BYTES);
@@ -195,7 +194,7 @@ impl Paced {
         self.progress.small = head < all.len() && all.len() < FIRST_BYTES;
         if !self.progress.small {
             now = now.min(head);
-            self.progress.untaken = WIDE_BYTES;
+            self.progress.untaken = NARROW_BYTES;
         }
         buf.put_slice(&all[..now]);
         self.read.extend_from_slice(&all[now..]);
@@ -233,7 +232,7 @@ impl AsyncRead for Paced {
         } else if !this.progress.begun && buf.remaining() < FIRST_BYTES {
             ready!(this.poll_first(cx, buf))?;
         } else {
-            let mut part = (&mut this.inner).take(room.min(PIECE_BYTES) as u64);
+            let mut part = (&mut this.inner).take(room as u64);
             ready!(Pin::new(&mut part).poll_read(cx, buf))?;
         }
         this.progress.read(buf.filled().len() - before);
