@@ -1,6 +1,6 @@
-//! Connections in clear text to endpoints that speak HTTP/1: opened here rather than by Pingora, so that no more is read
-//! of a response than its client takes. Pingora's own read 64 KiB at a time into buffers of their own, up to ten of them
-//! for a client that takes nothing. Pingora keeps them in its pool like any other.
+//! Connections in clear text to endpoints that speak HTTP/1: opened here rather than by Pingora, so that of most large
+//! responses no more is read than their clients take. Pingora's own read 64 KiB at a time, up to ten of them for a client
+//! that takes nothing. Pingora keeps them in its pool like any other.
 
 use std::fmt;
 use std::io;
