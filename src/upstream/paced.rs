@@ -54,7 +54,7 @@ pub(super) fn alpn() -> ALPN {
     ALPN::Custom(CustomALPN::new(PROTOCOL.to_vec()))
 }
 
-/// Opens [`Paced`] connections.
+/// Opens connections that are read as their clients take what is read.
 #[derive(Debug, Default)]
 pub struct Streams;
 
