@@ -124,40 +124,37 @@ fn set_attributes(attr: &libc::sched_attr) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_thread_of_requests_has_a_short_slice_where_the_kernel_has_slices() {
-        let (before, after) = std::thread::spawn(|| {
+    /// A thread's attributes before and after it takes its place.
+    fn around(place: fn()) -> (libc::sched_attr, libc::sched_attr) {
+        let thread = std::thread::spawn(move || {
             let before = attributes().expect("attributes");
-            requests();
+            place();
             (before, attributes().expect("attributes"))
-        })
-        .join()
-        .expect("no panic");
-        assert_eq!(before.sched_policy, after.sched_policy);
-        assert_eq!(before.sched_nice, after.sched_nice);
-        let expected = if before.sched_runtime == 0 || before.sched_policy != SCHED_OTHER {
+        });
+        thread.join().expect("no panic")
+    }
+
+    /// The slice after, in nanoseconds, where the kernel has slices.
+    fn slice_or_none(before: &libc::sched_attr, wanted: u64) -> u64 {
+        if before.sched_runtime == 0 || before.sched_policy != SCHED_OTHER {
             before.sched_runtime
         } else {
-            100_000
-        };
-        assert_eq!(after.sched_runtime, expected);
+            wanted
+        }
+    }
+
+    #[test]
+    fn a_thread_of_requests_has_a_short_slice_where_the_kernel_has_slices() {
+        let (before, after) = around(requests);
+        assert_eq!(before.sched_policy, after.sched_policy);
+        assert_eq!(before.sched_nice, after.sched_nice);
+        assert_eq!(after.sched_runtime, slice_or_none(&before, 100_000));
     }
 
     #[test]
     fn a_thread_of_changes_has_a_short_slice_but_a_longer_one_than_one_of_requests() {
-        let (before, after) = std::thread::spawn(|| {
-            let before = attributes().expect("attributes");
-            changes();
-            (before, attributes().expect("attributes"))
-        })
-        .join()
-        .expect("no panic");
-        let expected = if before.sched_runtime == 0 || before.sched_policy != SCHED_OTHER {
-            before.sched_runtime
-        } else {
-            200_000
-        };
-        assert_eq!(after.sched_runtime, expected);
+        let (before, after) = around(changes);
+        assert_eq!(after.sched_runtime, slice_or_none(&before, 200_000));
         assert!(
             CHANGES_SLICE > REQUESTS_SLICE,
             "or requests would not interrupt changes"

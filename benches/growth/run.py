@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.dont_write_bytecode = True  # nothing is left beside the sources
 sys.path[:0] = [str(HERE.parent / "switching"), str(HERE.parent / "peers")]
-from client import Connection, request  # noqa: E402
+from client import Connection, request, wait_ready  # noqa: E402
 
 spec = importlib.util.spec_from_file_location("peers", HERE.parent / "peers" / "run.py")
 peers = sys.modules["peers"] = importlib.util.module_from_spec(spec)
@@ -83,25 +83,12 @@ class Site:
         self.peer = peers.Peer("switchyard", "Switchyard", command, self.http, "", routed=False)
         began = time.perf_counter()
         self.process = peers.Process("switchyard", bench.settings.cores[0], command, folder)
-        self.wait_ready()
+        wait_ready(self.process, self.admin, READY_SECONDS)
         self.ready = time.perf_counter() - began
         for number, name in enumerate(lists):
             first = FIRST_USER if millions else FIRST_OTHER + 2_000_000 * number
             self.fill(name, first, max(millions, 1) * 1_000_000)
         self.memory = self.resident()
-
-    def wait_ready(self):
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.child.poll() is not None:
-                raise peers.Failed(f"it ended: {self.process.tail()}")
-            try:
-                if Connection(self.admin).ask(request("GET", "/readyz"))[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.01)
-        raise peers.Failed(f"it is not ready: {self.process.tail()}")
 
     def fill(self, name, first, users):
         """Every second number from the first on."""

@@ -3,6 +3,8 @@
 import socket
 import time
 
+from programs import Failed  # of the peers: whoever imports this has their folder on the path
+
 TIMEOUT_SECONDS = 120
 
 
@@ -62,3 +64,18 @@ def rank(values, share):
     """The nearest rank, or 0 where there is nothing."""
     ordered = sorted(values)
     return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else 0.0
+
+
+def wait_ready(process, admin, seconds):
+    """Returns once the program says that it is ready, at most so long."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.child.poll() is not None:
+            raise Failed(f"it ended: {process.tail()}")
+        try:
+            if Connection(admin).ask(request("GET", "/readyz"))[0] == 200:
+                return
+        except OSError:
+            pass
+        time.sleep(0.002)
+    raise Failed(f"it is not ready: {process.tail()}")

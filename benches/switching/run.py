@@ -25,7 +25,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.dont_write_bytecode = True  # nothing is left beside the sources
 sys.path[:0] = [str(HERE), str(HERE.parent / "peers")]
-from client import Connection, rank, request, timed  # noqa: E402
+from client import Connection, rank, request, timed, wait_ready  # noqa: E402
 from inputs import CYCLE_USERS  # noqa: E402
 from running import READY_SECONDS  # noqa: E402
 
@@ -82,21 +82,8 @@ class Site:
     def start(self):
         """Starts it, and says how long until it was ready."""
         self.process = peers.Process("switchyard", self.settings.cores[0], self.command, self.folder)
-        took = timed(self.wait_ready)[0]
+        took = timed(lambda: wait_ready(self.process, self.admin, READY_SECONDS))[0]
         return took
-
-    def wait_ready(self):
-        deadline = time.monotonic() + READY_SECONDS
-        while time.monotonic() < deadline:
-            if self.process.child.poll() is not None:
-                raise peers.Failed(f"it ended: {self.process.tail()}")
-            try:
-                if Connection(self.admin).ask(request("GET", "/readyz"))[0] == 200:
-                    return
-            except OSError:
-                pass
-            time.sleep(0.002)
-        raise peers.Failed(f"it is not ready: {self.process.tail()}")
 
     def stop(self):
         if self.process:

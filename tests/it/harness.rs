@@ -271,6 +271,20 @@ pub fn connect(address: &str) -> TcpStream {
     stream
 }
 
+/// A listener whose queue is full drops what asks for a connection: connecting to its address hangs while it is held.
+pub fn full_listener() -> (impl Sized, std::net::SocketAddr) {
+    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    listener.bind(&any.into()).expect("bind");
+    listener.listen(0).expect("listen");
+    let address = listener.local_addr().expect("address").as_socket().expect("inet");
+    let fillers: Vec<_> = (0..8)
+        .map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)))
+        .collect();
+    assert!(fillers.iter().any(Result::is_err), "the queue is full");
+    ((listener, fillers), address)
+}
+
 /// Sends bytes and reads one response.
 pub fn exchange(address: &str, request: &str) -> Answer {
     let mut stream = connect(address);

@@ -5,9 +5,9 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::harness::{Origin, PATIENCE, Proxy, nowhere, one_pool, respond};
+use crate::harness::{Origin, PATIENCE, Proxy, full_listener, nowhere, one_pool, respond};
 
 /// Asks the admin side until its text holds `wanted`: health is told there when it is known.
 fn until(proxy: &Proxy, wanted: &str) {
@@ -365,17 +365,7 @@ fn an_idle_connection_is_closed_after_its_time() {
 
 #[test]
 fn a_connect_that_takes_too_long_is_504() {
-    // A listener whose queue is full drops SYNs, so that a connect hangs.
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
-    listener
-        .bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().expect("address").into())
-        .expect("bind");
-    listener.listen(0).expect("listen");
-    let address = listener.local_addr().expect("address").as_socket().expect("inet");
-    let fillers: Vec<_> = (0..8)
-        .map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)))
-        .collect();
-    assert!(fillers.iter().any(Result::is_err), "the queue is full");
+    let (_full, address) = full_listener();
     let more = "    connections: { connect_timeout: 200ms }\n    retries: { attempts: 1 }";
     let proxy = Proxy::start(&one_pool(&address.to_string(), more));
     assert_eq!(proxy.get("/", "").status, 504);

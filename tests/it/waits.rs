@@ -2,10 +2,9 @@
 //! gives up while the one with the long wait still waits, which had begun before.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::net::{TcpListener, TcpStream};
 
-use crate::harness::{Proxy, connect};
+use crate::harness::{Proxy, connect, full_listener};
 
 /// Takes connections, and never says a word.
 fn mute() -> (TcpListener, String) {
@@ -64,17 +63,7 @@ fn a_tls_handshake_may_take_as_long_as_the_row_says() {
 
 #[test]
 fn a_connection_may_take_as_long_as_the_row_says() {
-    // A listener whose queue is full drops what asks for a connection.
-    let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
-    listener
-        .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
-        .expect("bind");
-    listener.listen(0).expect("listen");
-    let address = listener.local_addr().expect("address").as_socket().expect("inet");
-    let fillers: Vec<_> = (0..8)
-        .map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(100)))
-        .collect();
-    assert!(fillers.iter().any(Result::is_err), "the queue is full");
+    let (_full, address) = full_listener();
     let row = "connect_timeout";
     judge(&start(&address.to_string(), row, "", ""), 504, row);
 }
