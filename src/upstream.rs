@@ -11,6 +11,7 @@ mod dial;
 mod endpoint;
 mod gate;
 mod held;
+mod kept;
 mod pace;
 mod paced;
 mod pool;

@@ -91,8 +91,10 @@ fn kind(head: &RequestHeader, upgrade: bool) -> PeerUse {
 
 /// A connection is there.
 pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
-    ctx.reused = Some(reused);
     ctx.connection = connection_of(digest);
+    // Pingora takes those that waited here for new ones.
+    let reused = ctx.connection.as_ref().is_some_and(|c| c.begin()) || reused;
+    ctx.reused = Some(reused);
     if let (Some(wire), Some(connection)) = (&ctx.wire, &ctx.connection) {
         wire.source().comes_from(connection);
     }
@@ -177,7 +179,8 @@ pub fn connect_failed(gateway: &Gateway, error: &Error, ctx: &mut Context) {
 
 /// Whether a request whose connection failed is tried again, and after what. Only where it may be sent twice, and nothing
 /// has been sent downstream.
-pub fn again(gateway: &Gateway, session: &Session, error: &mut Error, reused: bool, ctx: &mut Context) -> bool {
+pub fn again(gateway: &Gateway, session: &Session, error: &mut Error, ctx: &mut Context) -> bool {
+    let reused = ctx.reused == Some(true);
     // Decided in every case: Pingora panics on an undecided retry.
     error.retry.decide_reuse(reused);
     let overdue = ctx.connection.as_ref().is_some_and(|c| c.expired());

@@ -325,9 +325,9 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         mut e: Box<Error>,
         ctx: &mut Context,
-        reused: bool,
+        _reused: bool,
     ) -> Box<Error> {
-        let again = choose::again(self, session, &mut e, reused, ctx);
+        let again = choose::again(self, session, &mut e, ctx);
         e.set_retry(again);
         e
     }

@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::upstreams::peer::Tracing;
 use socket2::SockRef;
 
+use super::kept::Kept;
 use super::pace::Pace;
 use crate::clock::Tick;
 
@@ -27,6 +28,10 @@ pub struct Connection {
     /// What its request holds, given back when the request is overdue.
     held: Mutex<Option<Box<dyn Any + Send>>>,
     pace: Pace,
+    /// Where it waits for its next request.
+    home: Weak<Kept>,
+    /// Whether it had a request before.
+    used: AtomicBool,
 }
 
 impl fmt::Debug for Connection {
@@ -39,18 +44,30 @@ impl fmt::Debug for Connection {
 }
 
 impl Connection {
-    pub(super) fn new(socket: OwnedFd) -> Self {
+    pub(super) fn new(socket: OwnedFd, home: Weak<Kept>) -> Self {
         Self {
             socket,
             head_due: AtomicU64::new(NOT_WAITING),
             held: Mutex::new(None),
             pace: Pace::default(),
+            home,
+            used: AtomicBool::new(false),
         }
     }
 
     /// The one that Pingora carries with its digest, where `Dial` put it.
     pub fn of(digest: &ProxyDigest) -> Option<Arc<Self>> {
         digest.user_data.as_ref()?.downcast_ref::<Arc<Self>>().cloned()
+    }
+
+    /// Where it waits for its next request, if there is such a place.
+    pub(super) fn home(&self) -> Option<Arc<Kept>> {
+        self.home.upgrade()
+    }
+
+    /// A request begins on it. Yields whether there was one before.
+    pub fn begin(&self) -> bool {
+        self.used.load(Ordering::Relaxed) || self.used.swap(true, Ordering::Relaxed)
     }
 
     /// How its responses are taken.
@@ -169,7 +186,7 @@ mod tests {
     }
 
     fn watched(stream: &TcpStream) -> Arc<Connection> {
-        Arc::new(Connection::new(stream.try_clone().expect("clone").into()))
+        Arc::new(Connection::new(stream.try_clone().expect("clone").into(), Weak::new()))
     }
 
     #[test]

@@ -2,11 +2,13 @@
 //! asked for. Pingora calls it in place of its own connector, which knows neither a separate limit for the TLS
 //! handshake nor proxies that are reached over TCP.
 
+use std::fmt;
+use std::future::ready;
 use std::net::SocketAddr as InetAddr;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use http::StatusCode;
 use pingora::connectors::L4Connect;
 use pingora::http::ResponseHeader;
@@ -24,6 +26,7 @@ use tokio::net::TcpStream;
 use super::connect_proxy::ConnectProxy;
 use super::connection::{Connection, Registry};
 use super::gate::Gate;
+use super::kept::Kept;
 use crate::telemetry::metrics::EndpointMetrics;
 
 /// What Go's dialer sets beside the idle time: it sends a probe each 15 seconds and gives up after 9.
@@ -36,7 +39,6 @@ pub const CONNECT_TIMEOUT: ErrorType = ErrorType::new("connect timeout");
 const OURS: [i32; 3] = [24, 23, 99];
 
 /// How to open a connection to one endpoint.
-#[derive(Debug)]
 pub struct Dial {
     pub connect_timeout: Duration,
     pub tcp_keepalive: Option<Duration>,
@@ -45,6 +47,17 @@ pub struct Dial {
     pub metrics: Arc<EndpointMetrics>,
     /// Whether the socket is a [`Gate`].
     pub upgrade: bool,
+    /// Where connections wait for their next request, if it is not Pingora that keeps them.
+    pub kept: Option<Arc<Kept>>,
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial")
+            .field("tunnel", &self.tunnel)
+            .field("upgrade", &self.upgrade)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A CONNECT proxy and what to ask it for.
@@ -96,7 +109,8 @@ impl Dial {
             .as_fd()
             .try_clone_to_owned()
             .or_err(ErrorType::SocketError, "duplicating the descriptor of a connection")?;
-        let connection = Arc::new(Connection::new(descriptor));
+        let home = self.kept.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        let connection = Arc::new(Connection::new(descriptor, home));
         let tracing = self.registry.add(&connection);
         let mut stream: Stream = if self.upgrade {
             VirtualSocketStream::new(Box::new(Gate::new(socket))).into()
@@ -112,12 +126,8 @@ impl Dial {
     }
 }
 
-#[async_trait]
-impl L4Connect for Dial {
-    async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
-        let Some(address) = address.as_inet() else {
-            return Error::e_explain(ErrorType::InternalError, "endpoints have inet addresses");
-        };
+impl Dial {
+    async fn connect_anew(&self, address: &InetAddr) -> Result<Stream> {
         match tokio::time::timeout(self.connect_timeout, self.open(address)).await {
             Ok(opened) => self.watched(opened?),
             Err(_) => Error::e_explain(
@@ -127,6 +137,30 @@ impl L4Connect for Dial {
                     self.connect_timeout
                 ),
             ),
+        }
+    }
+}
+
+impl L4Connect for Dial {
+    /// A connection that waits, or a new one. As `async_trait` has it, with a smaller box for the frequent case.
+    fn connect<'life0, 'life1, 'async_trait>(
+        &'life0 self,
+        address: &'life1 SocketAddr,
+    ) -> Pin<Box<dyn Future<Output = Result<Stream>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        Self: 'async_trait,
+    {
+        if let Some(waiting) = self.kept.as_ref().and_then(|kept| kept.take()) {
+            return Box::pin(ready(Ok(waiting)));
+        }
+        match address.as_inet() {
+            Some(address) => Box::pin(self.connect_anew(address)),
+            None => Box::pin(ready(Error::e_explain(
+                ErrorType::InternalError,
+                "endpoints have inet addresses",
+            ))),
         }
     }
 }

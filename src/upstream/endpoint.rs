@@ -13,6 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use super::connect_proxy::ConnectProxy;
 use super::connection::Registry;
 use super::dial::{Dial, Tunnel};
+use super::kept::{Kept, Room};
 use super::settings::{Connections, Http2};
 use super::slots::Slots;
 use super::tls::TlsMaterial;
@@ -40,6 +41,8 @@ pub(super) struct EndpointParts<'a> {
     pub server_name: Option<&'a str>,
     pub tls: &'a TlsMaterial,
     pub tunnel: Option<Arc<ConnectProxy>>,
+    /// For connections that wait for their next request.
+    pub room: &'a Arc<Room>,
 }
 
 /// Tells the endpoints of one pool apart. The address alone does not: behind a CONNECT proxy all have the proxy's.
@@ -61,10 +64,15 @@ pub struct Endpoint {
     may_speak_h2: bool,
     reuse: bool,
     registry: Arc<Registry>,
+    kept: Arc<Kept>,
     metrics: Arc<EndpointMetrics>,
     peer: HttpPeer,
+    /// Opens a connection for one request.
+    fresh_dial: AnyDial,
     upgrade_peer: HttpPeer,
 }
+
+type AnyDial = Arc<dyn L4Connect + Send + Sync>;
 
 /// What a connection is wanted for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,10 +95,28 @@ impl Endpoint {
         let registry = Arc::new(Registry::default());
         let metrics = Arc::new(EndpointMetrics::new(parts.pool, &label));
         let connections = parts.connections;
-        let peer = |upgrade| peer(parts, &registry, &metrics, upgrade);
+        let kept = Kept::new(parts.room);
+        let dial = |upgrade, kept: Option<&Arc<Kept>>| -> AnyDial {
+            Arc::new(Dial {
+                connect_timeout: connections.connect_timeout,
+                tcp_keepalive: connections.tcp_keepalive,
+                tunnel: parts.tunnel.as_ref().map(|proxy| Tunnel {
+                    proxy: Arc::clone(proxy),
+                    target: target(parts.host, parts.port),
+                }),
+                registry: Arc::clone(&registry),
+                metrics: Arc::clone(&metrics),
+                upgrade,
+                kept: kept.cloned(),
+            })
+        };
+        // Pingora keeps the others.
+        let ours = parts.server_name.is_none() && connections.http2 != Http2::Always;
         Self {
-            peer: peer(false),
-            upgrade_peer: peer(true),
+            peer: peer(parts, dial(false, ours.then_some(&kept)), false),
+            fresh_dial: dial(false, None),
+            upgrade_peer: peer(parts, dial(true, None), true),
+            kept,
             address: parts.address,
             place: parts.place,
             weight: parts.weight,
@@ -195,6 +221,7 @@ impl Endpoint {
 
     pub(super) fn sweep(&self, now: Tick) {
         self.registry.sweep(now);
+        self.kept.sweep(now);
     }
 
     pub(super) fn slots(&self) -> &Slots {
@@ -207,6 +234,7 @@ impl Endpoint {
         if matches!(peer.options.alpn, ALPN::Custom(_)) {
             // Probes are connected by Pingora, which knows none of ours.
             peer.options.alpn = ALPN::H1;
+            peer.options.custom_l4 = Some(Arc::clone(&self.fresh_dial));
         }
         peer
     }
@@ -229,6 +257,9 @@ impl Endpoint {
             peer.options.max_h2_streams = 1;
             peer.options.idle_timeout = Some(Duration::ZERO);
         }
+        if fresh && kind != PeerUse::Upgrade {
+            peer.options.custom_l4 = Some(Arc::clone(&self.fresh_dial));
+        }
         let bounded = kind == PeerUse::Request && self.may_speak_h2;
         if bounded && self.version.load(Ordering::Relaxed) != H1 {
             // Streams of HTTP/2 share a connection, which must not be ended for one of them.
@@ -242,26 +273,10 @@ const UNKNOWN: u8 = 0;
 const H1: u8 = 1;
 const H2: u8 = 2;
 
-fn peer(
-    parts: &EndpointParts<'_>,
-    registry: &Arc<Registry>,
-    metrics: &Arc<EndpointMetrics>,
-    upgrade: bool,
-) -> HttpPeer {
+fn peer(parts: &EndpointParts<'_>, dial: AnyDial, upgrade: bool) -> HttpPeer {
     let connections = parts.connections;
     let name = parts.server_name.unwrap_or_default().to_owned();
     let mut peer = HttpPeer::new(parts.address, parts.server_name.is_some(), name);
-    let dial: Arc<dyn L4Connect + Send + Sync> = Arc::new(Dial {
-        connect_timeout: connections.connect_timeout,
-        tcp_keepalive: connections.tcp_keepalive,
-        tunnel: parts.tunnel.as_ref().map(|proxy| Tunnel {
-            proxy: Arc::clone(proxy),
-            target: target(parts.host, parts.port),
-        }),
-        registry: Arc::clone(registry),
-        metrics: Arc::clone(metrics),
-        upgrade,
-    });
     // Connections of two pools, or of upgraded and plain requests, are never mixed; nor are tunnels to two targets
     // through one proxy, whose address is the same.
     let tunnel_key = xxhash_rust::xxh3::xxh3_64(target(parts.host, parts.port).as_bytes());

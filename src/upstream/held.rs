@@ -19,6 +19,11 @@ impl Held {
         self.0.extend_from_slice(bytes);
     }
 
+    /// Whether all is sent.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Gives the room back while nothing is held: the next write may be far away.
     pub fn free(&mut self) {
         if self.0.is_empty() {

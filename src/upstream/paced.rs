@@ -1,6 +1,6 @@
 //! Connections in clear text to endpoints that speak HTTP/1: opened here rather than by Pingora, so that of most large
 //! responses no more is read than their clients take. Pingora's own read 64 KiB at a time, up to ten of them for a client
-//! that takes nothing. Pingora keeps them in its pool like any other.
+//! that takes nothing. Between requests they wait in [`Kept`], for Pingora each is a new one with each request.
 
 use std::fmt;
 use std::io;
@@ -29,7 +29,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::connection::Connection;
 use super::held::Held;
+use super::kept::is_silent;
 use super::pace::Pace;
+use crate::clock;
 
 /// What is read at once of a response that is waited for: small ones come whole.
 const FIRST_BYTES: usize = 16 * 1024;
@@ -44,6 +46,7 @@ const NARROW_BYTES: usize = 4 * 1024;
 const SIP_BYTES: usize = 512;
 /// So often is a reader put off for the writer, which shares its task, to take what is there.
 const TURNS: u8 = 2;
+const NO_DESCRIPTOR: UniqueIDType = -1;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
 /// What has Pingora come here for a connection. It is in clear text, so nobody is ever told.
@@ -68,19 +71,22 @@ impl Connector for Streams {
             return Error::e_explain(ErrorType::InternalError, "each endpoint has its dial");
         };
         let mut inner = dial.connect(peer.address()).await?;
-        inner.set_nodelay()?;
-        let digest = SocketDigest::from_raw_fd(inner.as_raw_fd());
-        digest.peer_addr.get_or_init(|| Some(peer.address().clone()));
-        inner.set_socket_digest(digest);
+        if inner.get_socket_digest().is_none() {
+            inner.set_nodelay()?;
+            let digest = SocketDigest::from_raw_fd(inner.as_raw_fd());
+            digest.peer_addr.get_or_init(|| Some(peer.address().clone()));
+            inner.set_socket_digest(digest);
+        }
         let Some(connection) = inner.get_proxy_digest().as_deref().and_then(Connection::of) else {
             return Error::e_explain(ErrorType::InternalError, "each connection is watched");
         };
         let stream = Paced {
-            inner,
+            inner: Some(inner),
             held: Held::default(),
             read: BytesMut::new(),
             connection,
             progress: Progress::default(),
+            idle_timeout: peer.idle_timeout().unwrap_or_default(),
         };
         Ok((Opened::Stream(Box::new(stream)), false))
     }
@@ -99,14 +105,17 @@ impl Connector for Streams {
     }
 }
 
-/// A connection that is read as its client takes.
+/// A connection that is read as its client takes, for one request.
 struct Paced {
-    inner: Connected,
+    /// Until it waits for the next request.
+    inner: Option<Connected>,
     held: Held,
     /// Came with a head.
     read: BytesMut,
     connection: Arc<Connection>,
     progress: Progress,
+    /// How long it may wait for the next request; zero: it is closed.
+    idle_timeout: Duration,
 }
 
 /// How far a response is.
@@ -178,8 +187,25 @@ impl Drop for Wide {
 }
 
 impl Paced {
+    fn open(&mut self) -> io::Result<&mut Connected> {
+        self.inner.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.held.poll_send(&mut self.inner, cx)
+        match &mut self.inner {
+            Some(inner) => self.held.poll_send(inner, cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// The request is over: the connection waits for the next one, if it may and nothing came behind the response.
+    fn wait(&mut self) {
+        let home = self.connection.home().filter(|_| !self.idle_timeout.is_zero());
+        if let (Some(mut inner), Some(home)) = (self.inner.take(), home) {
+            if self.held.is_empty() && is_silent(&mut inner) {
+                home.put(inner, clock::tick().after(self.idle_timeout));
+            }
+        }
     }
 
     /// Reads more than there is room for in `buf`, and keeps the rest. Of what is no small response only the head goes on
@@ -187,7 +213,7 @@ impl Paced {
     fn poll_first(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut room = [MaybeUninit::uninit(); FIRST_BYTES];
         let mut all = ReadBuf::uninit(&mut room);
-        ready!(Pin::new(&mut self.inner).poll_read(cx, &mut all))?;
+        ready!(Pin::new(self.open()?).poll_read(cx, &mut all))?;
         let all = all.filled();
         let mut now = all.len().min(buf.remaining());
         let head = memmem::find(all, HEAD_END).map_or(now, |end| end + HEAD_END.len());
@@ -205,12 +231,13 @@ impl Paced {
 impl AsyncRead for Paced {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        // Pingora looks whether a kept connection is still open: the response is over.
-        let looks = buf.remaining() == 1;
+        // Pingora looks with a byte of its own whether the connection can be kept. For a response it has room that is
+        // not initialized.
+        let looks = buf.capacity() == 1 && buf.initialized().len() == 1;
         if looks && this.read.is_empty() {
-            this.progress = Progress::default();
-            this.held.free();
-            return Pin::new(&mut this.inner).poll_read(cx, buf);
+            this.wait();
+            // As if it were closed: Pingora is done with it.
+            return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
         // What came behind a response is told at once, whatever the pace: it must not be the next one's.
@@ -232,7 +259,7 @@ impl AsyncRead for Paced {
         } else if !this.progress.begun && buf.remaining() < FIRST_BYTES {
             ready!(this.poll_first(cx, buf))?;
         } else {
-            let mut part = (&mut this.inner).take(room as u64);
+            let mut part = this.open()?.take(room as u64);
             ready!(Pin::new(&mut part).poll_read(cx, buf))?;
         }
         this.progress.read(buf.filled().len() - before);
@@ -243,17 +270,20 @@ impl AsyncRead for Paced {
 impl AsyncWrite for Paced {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        this.held.poll_write(&mut this.inner, cx, buf)
+        match &mut this.inner {
+            Some(inner) => this.held.poll_write(inner, cx, buf),
+            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.inner).poll_flush(cx)
+        Pin::new(self.open()?).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_send(cx))?;
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+        Pin::new(self.open()?).poll_shutdown(cx)
     }
 }
 
@@ -263,13 +293,15 @@ impl Peek for Paced {}
 #[async_trait]
 impl Shutdown for Paced {
     async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
+        if let Some(inner) = &mut self.inner {
+            inner.shutdown().await;
+        }
     }
 }
 
 impl UniqueID for Paced {
     fn id(&self) -> UniqueIDType {
-        self.inner.id()
+        self.inner.as_ref().map_or(NO_DESCRIPTOR, UniqueID::id)
     }
 }
 
@@ -277,27 +309,31 @@ impl Ssl for Paced {}
 
 impl GetTimingDigest for Paced {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
+        self.inner.as_ref().map_or_else(Vec::new, GetTimingDigest::get_timing_digest)
     }
 }
 
 impl GetProxyDigest for Paced {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
+        self.inner.as_ref().and_then(GetProxyDigest::get_proxy_digest)
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
+        if let Some(inner) = &mut self.inner {
+            inner.set_proxy_digest(digest);
+        }
     }
 }
 
 impl GetSocketDigest for Paced {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
+        self.inner.as_ref().and_then(GetSocketDigest::get_socket_digest)
     }
 
     fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
+        if let Some(inner) = &mut self.inner {
+            inner.set_socket_digest(digest);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::connect_proxy::{ConnectProxy, ProxyEnvironment, ProxyUrlError};
+use super::kept::Room;
 use super::pool::{Pool, PoolStatus};
 use super::resolve::Directory;
 use super::settings::{PoolSettings, ProxySetting};
@@ -56,17 +57,25 @@ impl Pools {
     pub fn build(settings: Vec<PoolSettings>, var: &dyn Fn(&str) -> Option<String>) -> Result<Self, BuildError> {
         let environment =
             ProxyEnvironment::read(var).map_err(|(variable, cause)| BuildError::Environment { variable, cause })?;
+        // It is the same in every pool.
+        let room = Room::new(settings.first().map_or(0, |pool| pool.connections.max_idle));
         let mut built = Self {
             pools: Vec::with_capacity(settings.len()),
             directories: Vec::with_capacity(settings.len()),
         };
         for (number, settings) in (0u32..).zip(settings) {
-            built.add(number, settings, &environment)?;
+            built.add(number, settings, &room, &environment)?;
         }
         Ok(built)
     }
 
-    fn add(&mut self, number: u32, settings: PoolSettings, environment: &ProxyEnvironment) -> Result<(), BuildError> {
+    fn add(
+        &mut self,
+        number: u32,
+        settings: PoolSettings,
+        room: &Arc<Room>,
+        environment: &ProxyEnvironment,
+    ) -> Result<(), BuildError> {
         let name = settings.name.clone();
         let tls = match &settings.tls {
             Some(tls) => TlsMaterial::load(tls).map_err(|cause| BuildError::Tls {
@@ -89,7 +98,7 @@ impl Pools {
             None => None,
         };
         let pool = Arc::new(Pool::new(settings));
-        let directory = Directory::new(Arc::clone(&pool), number, tls, &proxy_for);
+        let directory = Directory::new(Arc::clone(&pool), number, tls, room, &proxy_for);
         directory.publish();
         self.pools.push(pool);
         self.directories.push(directory);

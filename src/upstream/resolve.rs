@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::connect_proxy::ConnectProxy;
 use super::endpoint::{Endpoint, EndpointKey, EndpointParts};
+use super::kept::Room;
 use super::pool::Pool;
 use super::settings::Host;
 use super::tls::TlsMaterial;
@@ -25,6 +26,7 @@ pub struct Directory {
     pool: Arc<Pool>,
     number: u32,
     tls: TlsMaterial,
+    room: Arc<Room>,
     entries: Vec<Entry>,
     known: Mutex<Known>,
 }
@@ -49,6 +51,7 @@ impl Directory {
         pool: Arc<Pool>,
         number: u32,
         tls: TlsMaterial,
+        room: &Arc<Room>,
         proxy_for: &dyn Fn(&str, u16) -> Option<ConnectProxy>,
     ) -> Self {
         let entries: Vec<Entry> = pool
@@ -80,6 +83,7 @@ impl Directory {
             pool,
             number,
             tls,
+            room: Arc::clone(room),
             entries,
             known: Mutex::new(known),
         }
@@ -180,6 +184,7 @@ impl Directory {
             server_name,
             tls: &self.tls,
             tunnel: entry.tunnel.clone(),
+            room: &self.room,
         })
     }
 }
@@ -244,7 +249,7 @@ mod tests {
             tls: None,
             retries: Retries::default(),
         }));
-        let directory = Directory::new(pool, 0, TlsMaterial::default(), &|_, _| None);
+        let directory = Directory::new(pool, 0, TlsMaterial::default(), &Room::new(1), &|_, _| None);
         directory.publish();
         directory
     }
