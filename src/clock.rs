@@ -4,8 +4,10 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use once_cell::sync::Lazy;
+use rustix::time::{ClockId, clock_gettime};
 
 static START: Lazy<Instant> = Lazy::new(Instant::now);
+static START_MILLIS: Lazy<u64> = Lazy::new(coarse_millis);
 
 /// A moment on the monotonic clock.
 #[must_use]
@@ -13,10 +15,17 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Whole milliseconds since the first call in this process, never 0, so that 0 can stand for "not set" in an atomic.
+/// Milliseconds since the first call in this process, as of the kernel's last tick: up to 10 ms late, at a quarter of the
+/// price of [`now`]. Never 0, so that 0 can stand for "not set" in an atomic.
 #[must_use]
 pub fn tick() -> Tick {
-    Tick(u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1)
+    Tick(coarse_millis().saturating_sub(*START_MILLIS) + 1)
+}
+
+fn coarse_millis() -> u64 {
+    let time = clock_gettime(ClockId::MonotonicCoarse);
+    // Neither is ever negative.
+    time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000
 }
 
 /// Time since the first call in this process.

@@ -17,6 +17,7 @@
 //!
 //! - [`clock`]: the only reader of time
 //! - [`precedence`]: which threads the scheduler lets go first
+//! - [`prefetch`]: memory that will be read soon, asked for before it is needed
 //! - [`telemetry`]: names of every metric, label, log target and access-log field; the access log; the exporter
 //! - [`identity`]: request headers -> Identity (pure)
 //! - [`rollout`]: the product: spec, split, bucket, target, table, decision (pure)
@@ -43,6 +44,7 @@ pub mod config;
 pub mod control;
 pub mod identity;
 pub mod precedence;
+pub mod prefetch;
 pub mod proxy;
 pub mod rollout;
 pub mod server;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 /// A module, what of ours it may use, and which crates beyond `std` it may name.
 const FLOORS: &[(&str, &[&str], &[&str])] = &[
-    ("clock", &[], &["once_cell", "jiff"]),
+    ("clock", &[], &["once_cell", "jiff", "rustix"]),
+    ("prefetch", &[], &[]),
     ("precedence", &[], &["libc", "log", "rustix"]),
     (
         "telemetry",
@@ -42,7 +43,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     (
         "rollout",
         // Long work on millions of users lets requests go first.
-        &["identity", "precedence"],
+        &["identity", "precedence", "prefetch"],
         &[
             "serde",
             "schemars",
@@ -103,7 +104,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "control",
-        &["rollout", "store", "clock", "telemetry"],
+        &["rollout", "store", "clock", "prefetch", "telemetry"],
         &["arc_swap", "http", "log", "serde_json", "thiserror", "tokio"],
     ),
     (
@@ -249,6 +250,7 @@ const BANNED_IN_NAMES: &[&str] = &[
 /// Where what no safe crate offers is asked of the system.
 const UNSAFE: &[&str] = &[
     "src/precedence.rs",
+    "src/prefetch.rs",
     "src/proxy/engine.rs",
     "src/store/rosters/folder.rs",
 ];

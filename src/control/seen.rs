@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Tick;
+use crate::prefetch::prefetch;
 use crate::rollout::{Bucket, Decision, KeyPart, Reason, ReleaseIdx, Seen, SeenUser, UserHash};
 
 /// Places: enough for a sample of 100,000 users, and 3 MiB of a rollout that has them.
@@ -27,6 +28,7 @@ pub struct SeenUsers {
 /// The hash, the part of the key that segments know, and what was decided: minute (30 bits), the key's kind (2), release
 /// (8), reason (3), lists apply (1), bucket (20).
 #[derive(Default)]
+#[repr(align(32))]
 struct Place {
     hash: AtomicU64,
     part: AtomicU64,
@@ -46,23 +48,30 @@ impl SeenUsers {
             return;
         };
         let SeenUser { hash, part } = SeenUser::of(id);
-        let hash = hash.get();
         let (kind, part) = match part {
             KeyPart::Text(_) => (0, 0),
             KeyPart::Number(part) => (1, part),
             KeyPart::Uuid(part) => (2, part),
         };
-        // Below PLACES, which fits.
-        let place = self.place((hash % PLACES as u64) as usize);
+        let place = self.place(nth(hash));
         let decided = (minute(now) << 34)
             | (kind << 32)
             | (u64::from(release) << 24)
             | ((decision.reason.index() as u64) << 21)
             | (u64::from(user) << 20)
             | u64::from(bucket.get());
-        place.hash.store(hash, Ordering::Relaxed);
+        place.hash.store(hash.get(), Ordering::Relaxed);
         place.part.store(part, Ordering::Relaxed);
         place.decided.store(decided, Ordering::Relaxed);
+    }
+
+    /// A decision for that user or visitor will be noted soon.
+    pub fn fetch_for(&self, id: &[u8]) {
+        let nth = nth(UserHash::of(id));
+        let part = self.places.get().and_then(|parts| parts[nth / TOGETHER].get());
+        if let Some(part) = part {
+            prefetch(&part[nth % TOGETHER]);
+        }
     }
 
     fn place(&self, nth: usize) -> &Place {
@@ -105,6 +114,11 @@ impl Place {
             reason: *Reason::ALL.get(((decided >> 21) & 7) as usize)?,
         })
     }
+}
+
+/// The place of a user. Below `PLACES`, which fits.
+fn nth(hash: UserHash) -> usize {
+    (hash.get() % PLACES as u64) as usize
 }
 
 /// At least 1, so that a place that was written is not 0.

@@ -55,12 +55,14 @@ pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) ->
 pub fn admit(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<Option<Check>> {
     route(gateway, session, ctx);
     enter(gateway, ctx)?;
+    // Believed only of a sound request; read first, so that what decides is fetched meanwhile.
+    let read = read(gateway, session, ctx);
     check(gateway, session, ctx)?;
     if gateway.preflight_policy(session, ctx).is_some() {
         // Browsers send nothing with it that says who asks (Fetch, "CORS-preflight fetch").
         return Ok(None);
     }
-    identify(gateway, session, ctx)
+    identify(gateway, session, ctx, read)
 }
 
 /// Takes a place among the requests in flight. Past as many as there may be, the answer is to come again: the sooner it
@@ -104,18 +106,32 @@ fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
     ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
 }
 
-/// Finds out who asks.
-fn identify(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Option<Check>> {
+/// Reads who asks.
+fn read(gateway: &Gateway, session: &Session, ctx: &Context) -> Result<Read, Refusal> {
     let head = session.req_header();
+    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
+    let certificate = tls.and_then(|tls| tls.extension.get::<ClientCertificate>());
+    let query = head.uri.query();
+    let read = gateway
+        .identity()
+        .read(&head.headers, query, certificate, ctx.trusted, clock::unix_millis);
+    if let Ok(Read::Done(reading)) = &read {
+        choose::fetch_for(gateway, ctx, &reading.identity);
+    }
+    read
+}
+
+/// Finds out who asks.
+fn identify(
+    gateway: &Gateway,
+    session: &Session,
+    ctx: &mut Context,
+    read: Result<Read, Refusal>,
+) -> Result<Option<Check>> {
     if ctx.route.is_none() {
         metrics::refused("no_route");
         return Err(refused(404, "no route for this host and path"));
     }
-    let tls = session.digest().and_then(|digest| digest.ssl_digest.as_ref());
-    let certificate = tls.and_then(|tls| tls.extension.get::<ClientCertificate>());
-    let reader = gateway.identity();
-    let query = head.uri.query();
-    let read = reader.read(&head.headers, query, certificate, ctx.trusted, clock::unix_millis);
     match read {
         Ok(Read::Pending(check)) => Ok(Some(check)),
         Ok(Read::Done(reading)) => known(gateway, session, ctx, Ok(reading)).map(|()| None),

@@ -17,6 +17,8 @@ use super::gateway::{Gateway, connection_of};
 use super::request::Asked;
 use super::routes::Target;
 use crate::clock;
+use crate::control::LiveRollout;
+use crate::identity::Identity;
 use crate::rollout::PoolIdx;
 use crate::upstream::{Acquire, PeerUse, RetryCause};
 
@@ -64,11 +66,24 @@ fn decide(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Poo
                 decision = table.fallback(&decision).unwrap_or(decision);
             }
             ctx.decision = Some(decision);
+            if let (Some(live), Some(id)) = (live, ctx.identity.id()) {
+                live.seen().fetch_for(id.as_bytes());
+            }
             table.release(decision.release).pool
         }
     };
     ctx.pool = Some(index);
     Ok(index)
+}
+
+/// It is known who asks, and for what: what decides is fetched while other things are done.
+pub fn fetch_for(gateway: &Gateway, ctx: &Context, asks: &Identity) {
+    let target = ctx.route.map(|place| gateway.routes().get(place).target);
+    if let Some(Target::Rollout(slot)) = target {
+        if let Some(table) = ctx.snapshot.rollout(slot).map(LiveRollout::table) {
+            table.fetch_for(asks);
+        }
+    }
 }
 
 fn unavailable(why: String) -> Box<Error> {

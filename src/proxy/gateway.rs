@@ -215,10 +215,11 @@ impl Gateway {
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// Boxed: Pingora keeps it in three places of a request's future.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.parts.live.pin())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.parts.live.pin()))
     }
 
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {
@@ -243,7 +244,7 @@ impl ProxyHttp for Gateway {
 
     at_once!(proxy_upstream_filter(_gateway, _session, _ctx) -> Result<bool>: phase::wanted());
 
-    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         choose::peer(self, session, ctx).await
     }
 
@@ -254,7 +255,7 @@ impl ProxyHttp for Gateway {
         _peer: &'life2 HttpPeer,
         _fd: std::os::unix::io::RawFd,
         digest: Option<&'life3 Digest>,
-        ctx: &'life4 mut Context,
+        ctx: &'life4 mut Box<Context>,
     ) -> Phase<'async_trait, Result<()>>
     where
         'life0: 'async_trait,
@@ -298,7 +299,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         _body: &mut Option<Bytes>,
         end_of_stream: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
         ctx.took();
         if end_of_stream {
@@ -311,7 +312,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         mut e: Box<Error>,
     ) -> Box<Error> {
         choose::connect_failed(self, &e, ctx);
@@ -324,7 +325,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         mut e: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         _reused: bool,
     ) -> Box<Error> {
         let again = choose::again(self, session, &mut e, ctx);
@@ -332,7 +333,7 @@ impl ProxyHttp for Gateway {
         e
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Box<Context>) -> FailToProxy {
         let failure = failure::judge(e, ctx);
         ctx.failed = Some(failure.status());
         ctx.aborted = failure == Failure::DownstreamAbort;
@@ -352,7 +353,7 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         // `fail_to_proxy` wrote the line, or had none to write.
         true
     }
@@ -360,7 +361,7 @@ impl ProxyHttp for Gateway {
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &Box<Context>,
         _error: &Error,
         _context: ProxyWarnLogContext,
     ) -> bool {
@@ -372,7 +373,7 @@ impl ProxyHttp for Gateway {
         &'life0 self,
         session: &'life1 mut Session,
         _error: Option<&'life2 Error>,
-        ctx: &'life3 mut Context,
+        ctx: &'life3 mut Box<Context>,
     ) -> Phase<'async_trait, ()>
     where
         'life0: 'async_trait,

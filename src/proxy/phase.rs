@@ -47,7 +47,7 @@ macro_rules! at_once {
         fn $name<'life0, 'life1, 'life2, 'async_trait>(
             &'life0 self,
             $session: &'life1 mut Session,
-            $ctx: &'life2 mut Context,
+            $ctx: &'life2 mut Box<Context>,
         ) -> Phase<'async_trait, $outcome>
         where
             'life0: 'async_trait,
@@ -67,7 +67,7 @@ macro_rules! at_once {
             $session: &'life1 mut Session,
             $part: &'life2 mut $of,
             $($plain: $kind,)?
-            $ctx: &'life3 mut Context,
+            $ctx: &'life3 mut Box<Context>,
         ) -> Phase<'async_trait, $outcome>
         where
             'life0: 'async_trait,

@@ -9,7 +9,7 @@ use super::name::{PoolName, ReleaseName, RolloutName, SegmentName};
 use super::rule::Rule;
 use super::spec::{RolloutSpec, Unhealthy};
 use super::split::Split;
-use super::users::UserMap;
+use super::users::{UserHash, UserMap};
 use super::weight::Weight;
 use crate::identity::{Identity, UserId};
 
@@ -134,6 +134,13 @@ impl Table {
     /// Decides: kill, then the single user, then targets in order, then the split, then stable.
     pub fn decide(&self, identity: &Identity, request: &impl Attributes) -> Decision {
         self.walk(identity, request, &mut Untold)
+    }
+
+    /// A decision for them will be asked for soon.
+    pub fn fetch_for(&self, identity: &Identity) {
+        if let Some(user) = identity.user() {
+            self.users.fetch_for(UserHash::of(user.as_bytes()));
+        }
     }
 
     /// The one way to a decision; `told` hears of each step.

@@ -7,6 +7,8 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::prefetch::prefetch;
+
 /// Shards of a large map, a power of two: a million users make shards of a thousand, which are copied in microseconds.
 const SHARDS: usize = 1024;
 /// A map of as many users or fewer is one shard: it fits a cache where the heads of so many shards would not.
@@ -75,6 +77,13 @@ impl<V: Copy> UserMap<V> {
 
     pub fn get(&self, hash: UserHash, id: &[u8]) -> Option<V> {
         self.find(hash, |(known, _)| known.as_slice() == id)
+    }
+
+    /// That user will be asked for soon.
+    pub fn fetch_for(&self, hash: UserHash) {
+        if self.length != 0 {
+            prefetch(&*self.shards[hash.shard(self.shards.len())]);
+        }
     }
 
     fn find(&self, hash: UserHash, same: impl FnMut(&(Id, V)) -> bool) -> Option<V> {
