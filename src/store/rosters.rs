@@ -96,11 +96,12 @@ impl Rosters {
         since: impl Iterator<Item = (&'a str, bool)>,
     ) -> Result<Roster, StoreError> {
         let Some(roster) = roster else {
-            let mut gathered = Gathered::new(self.fresh_key);
+            let mut gathered = Gathered::new(self.fresh_key, 1);
             since
                 .filter(|(_, is_in)| *is_in)
                 .for_each(|(user, _)| gathered.add(user));
-            return self.keep(gathered.sorted(1));
+            let sorted = gathered.sorted();
+            return self.keep(sorted.map_err(|too_many| unwritten("a list", &std::io::Error::other(too_many)))?);
         };
         let merged = Merged::new(roster, since);
         let kept = self.names(roster)?;
