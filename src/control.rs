@@ -2,6 +2,7 @@
 //! published by the [`Follower`]. What requests see is one [`Snapshot`] behind one atomic pointer: a request loads it
 //! once and sees one revision, its retries included.
 
+mod already;
 mod apply;
 mod check;
 mod controller;
