@@ -8,7 +8,8 @@ use switchyard::rollout::{Fact, Members, Moment, Revision};
 use switchyard::store::{MemoryStore, Store};
 
 use crate::dice::Dice;
-use crate::embedded::{Folder, until};
+use crate::embedded::Folder;
+use crate::folder::until_in;
 use crate::make::{commit_at, edit, kept, known, load, must, segment, stand_on};
 use crate::model::Model;
 
@@ -290,7 +291,7 @@ async fn files_that_nothing_names_go_and_those_that_undoing_needs_stay() {
     let later = commit_at(9_000, vec![edit("other", false, &[], &[])]);
     store.commit(Revision(2), later).await.expect("committed");
     // Nor does the copy, which is not made again for a minute.
-    until(|| folder.copy().exists());
+    until_in(folder.path().parent().expect("a folder"), || folder.copy().exists());
     std::fs::remove_file(folder.copy()).expect("removed");
     store.prune(Moment(8_000)).await.expect("pruned");
     assert_eq!(there(), 1);
