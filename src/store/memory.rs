@@ -319,7 +319,7 @@ impl Store for MemoryStore {
         }
         kept.answers.retain(|_, answer| !answer.is_over(now()));
         let undoing = kept.log.iter().flat_map(|logged| &logged.undo);
-        let mut named: HashSet<RosterDigest> = undoing.filter_map(Fact::roster).map(|name| name.digest).collect();
+        let mut named: HashSet<RosterDigest> = undoing.filter_map(Fact::roster).map(|(_, name)| name.digest).collect();
         let standing = kept.state.segments.values().filter_map(|listed| listed.roster.as_ref());
         named.extend(standing.map(|roster| roster.name().digest));
         self.rosters.tidy(&named)

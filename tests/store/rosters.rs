@@ -78,7 +78,7 @@ async fn merge(dice: &mut Dice, store: &dyn Store, state: &Model, name: &str) ->
     for fact in facts {
         match fact {
             Fact::Roster { segment: of, roster } if of.as_str() == name => {
-                members = Some(Members::of(store.rosters().open(&roster).expect("opened")));
+                members = Some(Members::of(store.rosters().open(&of, &roster).expect("opened")));
             }
             Fact::Segment {
                 segment: of,
@@ -227,7 +227,7 @@ async fn a_roster_that_is_missing_cut_short_or_damaged_is_named() {
         folder
             .open()
             .rosters()
-            .open(&roster)
+            .open(&segment("staff"), &roster)
             .map(|_| ())
             .expect_err("wrong")
             .to_string()
@@ -244,7 +244,7 @@ async fn a_roster_that_is_missing_cut_short_or_damaged_is_named() {
         let text = open();
         let place = file("roster").display().to_string();
         assert!(
-            text.contains(told) && text.contains(&place) && text.contains("backup"),
+            text.contains(told) && text.contains(&place) && text.contains("segment staff") && text.contains("backup"),
             "{text}"
         );
     }
