@@ -89,6 +89,7 @@ fn run(serve: &Serve) -> ExitCode {
         daemon: serve.daemon,
         upgrade: serve.upgrade,
         from_snapshot: serve.from_snapshot,
+        without_lost_users: serve.without_lost_users,
     };
     match config {
         Ok(config) => start(config, options),

@@ -19,7 +19,7 @@ mod snapshot;
 pub use apply::ApplyProblem;
 pub use controller::Controller;
 pub use describe::what as describe;
-pub use follower::{Clerk, Follower, StartError};
+pub use follower::{Clerk, Follower, LostUsers, StartError};
 pub use live::Live;
 pub use merger::Merger;
 pub use release::LiveRollout;

@@ -263,6 +263,7 @@ fn unreadable(place: &str, segment: Option<&SegmentName>, cause: &dyn std::fmt::
     StoreError::Failed {
         place: place.to_owned(),
         cause: format!("{whose} cannot be read: {cause}"),
-        remedy: "put the file back from a backup, or, where the program runs, import the segment again",
+        remedy: "put the file back from a backup, or import the segment again, where the program runs, or starts with \
+                 serve --without-lost-users",
     }
 }
