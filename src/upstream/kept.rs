@@ -128,7 +128,9 @@ impl Room {
             let mut endpoints = self.endpoints.lock();
             let Endpoints { all, next } = &mut *endpoints;
             let asked = all.len().min(ASKED_FOR_ROOM);
-            let turn: Vec<_> = (0..asked).map(|place| all[(*next + place) % all.len()].clone()).collect();
+            let turn: Vec<_> = (0..asked)
+                .map(|place| all[(*next + place) % all.len()].clone())
+                .collect();
             *next = next.wrapping_add(1);
             turn
         };

@@ -309,7 +309,9 @@ impl Ssl for Paced {}
 
 impl GetTimingDigest for Paced {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.as_ref().map_or_else(Vec::new, GetTimingDigest::get_timing_digest)
+        self.inner
+            .as_ref()
+            .map_or_else(Vec::new, GetTimingDigest::get_timing_digest)
     }
 }
 
