@@ -117,7 +117,7 @@ fn progress(length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => (
             ProgressBar::new(length),
-            "{bar:30} {bytes} of {total_bytes} sent, {bytes_per_sec}, {eta} left",
+            "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
         ),
         None => (ProgressBar::no_length(), "{spinner} {bytes} sent, {bytes_per_sec}"),
     };
