@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use switchyard::rollout::{Fact, Members, Moment, Revision};
-use switchyard::store::{MemoryStore, Store};
+use switchyard::store::{Answered, EmbeddedStore, MemoryStore, Store};
 
 use crate::dice::Dice;
 use crate::embedded::Folder;
 use crate::folder::until_in;
-use crate::make::{commit_at, edit, kept, known, load, must, segment, stand_on};
+use crate::make::{asked, commit_at, edit, kept, known, load, must, now, segment, stand_on};
 use crate::model::Model;
 
 fn id(dice: &mut Dice) -> String {
@@ -321,4 +321,34 @@ async fn a_store_of_the_first_schema_is_brought_forward_and_its_program_changes_
         [],
     );
     assert!(late.expect_err("refused").to_string().contains("no such table"));
+}
+
+/// As a program of before keeps it.
+fn answered_before(old: &rusqlite::Connection) {
+    let asked = asked("old", 1);
+    let sql = "INSERT INTO answers (actor, key, digest, revision, at) VALUES (?1, ?2, ?3, 1, ?4)";
+    let at = i64::try_from(now()).expect("a time");
+    old.execute(sql, rusqlite::params![asked.actor, asked.key, asked.digest, at])
+        .expect("kept");
+}
+
+#[tokio::test]
+async fn what_an_older_program_answered_is_known_in_its_store_and_in_its_copy() {
+    let folder = Folder::new();
+    let known = Some(Answered::Same(Revision(1)));
+    let old = rusqlite::Connection::open(folder.copy()).expect("opened");
+    old.execute_batch(include_str!("../fixtures/store/schema_1.sql"))
+        .expect("made");
+    answered_before(&old);
+    drop(old);
+    let copy = EmbeddedStore::open_snapshot(&folder.path()).expect("opened");
+    assert_eq!(copy.answered(&asked("old", 1)).await.expect("read"), known);
+    std::fs::copy(folder.copy(), folder.path()).expect("copied");
+    let store = folder.open();
+    assert_eq!(store.answered(&asked("old", 1)).await.expect("read"), known);
+    // It still runs during an upgrade.
+    let old = rusqlite::Connection::open(folder.path()).expect("opened");
+    old.execute("DELETE FROM answers", []).expect("forgotten");
+    answered_before(&old);
+    assert_eq!(store.answered(&asked("old", 1)).await.expect("read"), known);
 }

@@ -39,7 +39,13 @@ fn keep(db: &Connection, asked: &Idempotency, revision: Revision, at: u64, chang
 
 /// What the request was answered. `now` in milliseconds.
 pub(super) fn answered(db: &Connection, asked: &Idempotency, now: u64) -> Result<Option<Answered>, Fault> {
-    let sql = "SELECT digest, revision, changed FROM answers WHERE actor = ?1 AND key = ?2 AND at > ?3";
+    // A copy that an older program made is read as it is: all that it knows was changed.
+    let told = "SELECT 1 FROM pragma_table_info('answers') WHERE name = 'changed'";
+    let sql = if db.prepare_cached(told)?.exists([])? {
+        "SELECT digest, revision, changed FROM answers WHERE actor = ?1 AND key = ?2 AND at > ?3"
+    } else {
+        "SELECT digest, revision, 1 FROM answers WHERE actor = ?1 AND key = ?2 AND at > ?3"
+    };
     let since = stored(now.saturating_sub(ANSWERS_KEPT_MILLIS));
     let mut query = db.prepare_cached(sql)?;
     let answer = query.query_row(params![asked.actor, asked.key, since], |row| {
