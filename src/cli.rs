@@ -30,7 +30,7 @@ use clap::{CommandFactory, Parser};
 use crate::admin::wire::Status;
 use crate::clock;
 use crate::config::{self, Config};
-use crate::server::{self, RunOptions};
+use crate::server::{self, RunOptions, StartError};
 use crate::telemetry::error_log;
 use args::{Args, Command, Reach, Serve};
 use call::Call;
@@ -89,6 +89,7 @@ fn run(serve: &Serve) -> ExitCode {
         daemon: serve.daemon,
         upgrade: serve.upgrade,
         from_snapshot: serve.from_snapshot,
+        without_lost_users: serve.without_lost_users,
     };
     match config {
         Ok(config) => start(config, options),
@@ -110,8 +111,11 @@ fn start(config: Config, options: RunOptions) -> ExitCode {
     let announce = |what: &str, address: &str| {
         complain(&format!("listening: {what} {address}"), 0);
     };
+    // Whoever started this process in the background writes the same there.
+    let is_told = server::is_child() && config.server.error_log.is_none();
     match server::run(config, options, &announce) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_told && !matches!(e, StartError::Starter(_)) => ExitCode::from(FAILED),
         Err(e) => complain(&e.to_string(), FAILED),
     }
 }

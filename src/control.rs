@@ -2,6 +2,7 @@
 //! published by the [`Follower`]. What requests see is one [`Snapshot`] behind one atomic pointer: a request loads it
 //! once and sees one revision, its retries included.
 
+mod already;
 mod apply;
 mod check;
 mod controller;
@@ -18,7 +19,7 @@ mod snapshot;
 pub use apply::ApplyProblem;
 pub use controller::Controller;
 pub use describe::what as describe;
-pub use follower::{Clerk, Follower, StartError};
+pub use follower::{Clerk, Follower, LostUsers, StartError};
 pub use live::Live;
 pub use merger::Merger;
 pub use release::LiveRollout;

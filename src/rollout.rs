@@ -24,7 +24,7 @@ pub use edit::{EditError, check_ids};
 pub use explain::{Entry, Explanation, Step};
 pub use members::{
     Draft, Gathered, KeyPart, Members, Merged, NamesMark, Order, Roster, RosterBytes, RosterDigest, RosterFault,
-    RosterKey, RosterName, Sorted, Turnover, WeakRoster, write_roster,
+    RosterKey, RosterName, Sorted, TooMany, Turnover, WeakRoster, write_roster,
 };
 pub use name::{NameError, PoolName, ReleaseName, RolloutName, RouteId, SegmentName};
 pub use plan::{Move, Plan, Seen, SeenUser, ShareMove};

@@ -235,7 +235,15 @@ pub trait Store: Send + Sync {
     /// When it cannot be read.
     async fn expired(&self, now: Moment, limit: usize) -> Result<Expired, StoreError>;
 
-    /// The revision that a request with this key was answered with, if it was within the last day.
+    /// Keeps that a request with this key had nothing to change at a revision, durably: repeated when the state is another,
+    /// it is not to be made then. A key that is known already stays as it is; a store that is read-only keeps nothing, and
+    /// will not be another.
+    ///
+    /// # Errors
+    /// When it was not done.
+    async fn nothing_to_change(&self, idempotency: Idempotency, at: Revision) -> Result<(), StoreError>;
+
+    /// What a request with this key was answered, if it was within the last day.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -275,6 +283,8 @@ pub struct Expired {
 pub enum Answered {
     /// The same request; it was committed as this revision.
     Same(Revision),
+    /// The same request; at this revision it had nothing to change.
+    Unchanged(Revision),
     /// Another request used the key.
     Other,
 }

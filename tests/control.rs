@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use switchyard::control::{
-    Asked, ChangeError, Clerk, Controller, Follower, HistoryQuery, Live, MemoryStore, Outcome, Request, Slot, Source,
-    Store, Surroundings,
+    Asked, ChangeError, Clerk, Controller, Follower, HistoryQuery, Live, LostUsers, MemoryStore, Outcome, Request,
+    Slot, Source, Store, Surroundings,
 };
 use switchyard::identity::{Identity, SourceKind, UserId};
 use switchyard::rollout::{
@@ -64,7 +64,7 @@ impl Node {
                 _ => None,
             }),
         }));
-        let follower = Follower::new(Arc::clone(&store), Arc::clone(&live));
+        let follower = Follower::new(Arc::clone(&store), Arc::clone(&live), LostUsers::Refused);
         follower.start(&[(rollout("shop"), shop())]).await.expect("starts");
         let following = tokio::spawn(async move { follower.run().await });
         Self {

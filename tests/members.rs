@@ -54,7 +54,7 @@ fn roster_of(draft: impl Draft) -> Roster {
 }
 
 fn gathered<'a>(ids: impl IntoIterator<Item = &'a String>) -> Gathered {
-    let mut gathered = Gathered::new(KEY);
+    let mut gathered = Gathered::new(KEY, 2);
     ids.into_iter().for_each(|id| gathered.add(id));
     gathered
 }
@@ -78,7 +78,7 @@ fn a_roster_holds_exactly_its_ids_whatever_their_number() {
         let ids: BTreeSet<String> = (0..count).map(|_| dice.id(2 * count + 1)).collect();
         // Some come twice.
         let all = ids.iter().chain(ids.iter().take(50));
-        let sorted = gathered(all).sorted(2);
+        let sorted = gathered(all).sorted().expect("few");
         assert_eq!(sorted.users(), ids.len() as u64);
         let names: Vec<String> = sorted.names().map(ToOwned::to_owned).collect();
         let short: BTreeSet<String> = sorted.ids().into_iter().map(String::from).collect();
@@ -113,7 +113,7 @@ fn members_are_those_of_a_set_through_any_edits_imports_and_merges() {
             let some: Vec<String> = (0..dice.below(400)).map(|_| dice.id(there_are)).collect();
             match dice.below(10) {
                 0 => {
-                    let sorted = gathered(&some).sorted(2);
+                    let sorted = gathered(&some).sorted().expect("few");
                     names = sorted.names().map(ToOwned::to_owned).collect();
                     members = Members::of(roster_of(sorted));
                     model = some.into_iter().collect();
@@ -135,7 +135,7 @@ fn members_are_those_of_a_set_through_any_edits_imports_and_merges() {
                         merged.names(kept, put).expect("kept");
                         let (bytes, digest) = bytes_of(merged);
                         // The same as a list of the same ids would have made.
-                        assert_eq!(bytes, bytes_of(gathered(&model).sorted(1)).0);
+                        assert_eq!(bytes, bytes_of(gathered(&model).sorted().expect("few")).0);
                         let next = Roster::open(Arc::new(bytes), digest).expect("what was written");
                         (members, names) = (Members::of(next), all);
                         assert_eq!(members.since_len(), 0);
@@ -172,7 +172,7 @@ fn members_are_those_of_a_set_through_any_edits_imports_and_merges() {
 #[test]
 fn copies_of_members_do_not_change_with_each_other() {
     let ids: Vec<String> = (0..1_000).map(|n| n.to_string()).collect();
-    let first = Members::of(roster_of(gathered(&ids).sorted(1)));
+    let first = Members::of(roster_of(gathered(&ids).sorted().expect("few")));
     let mut second = first.clone();
     second.edit(false, &boxed(&ids[..2]), &["x".into()]);
     assert!(first.contains("0") && !first.contains("x") && first.len() == 1_000);
@@ -186,7 +186,7 @@ fn copies_of_members_do_not_change_with_each_other() {
 fn bytes_that_are_not_what_was_written_are_refused() {
     let mut dice = Dice(9);
     let ids: Vec<String> = (0..5_000).map(|_| dice.id(10_000)).collect();
-    let (bytes, digest) = bytes_of(gathered(&ids).sorted(1));
+    let (bytes, digest) = bytes_of(gathered(&ids).sorted().expect("few"));
     let open = |bytes: Vec<u8>| Roster::open(Arc::new(bytes), digest).map(|_| ());
     assert_eq!(open(bytes.clone()), Ok(()));
     assert_eq!(open(Vec::new()), Err(RosterFault::NotARoster));
@@ -209,7 +209,7 @@ fn bytes_that_are_not_what_was_written_are_refused() {
 
 #[test]
 fn an_id_takes_few_bytes() {
-    let (mut numbers, mut uuids) = (Gathered::new(KEY), Gathered::new(KEY));
+    let (mut numbers, mut uuids) = (Gathered::new(KEY, 2), Gathered::new(KEY, 2));
     let mut dice = Dice(1);
     let count = 1_000_000;
     for n in 0..count {
@@ -225,7 +225,7 @@ fn an_id_takes_few_bytes() {
         );
         uuids.add(&uuid);
     }
-    let each = |gathered: Gathered| roster_of(gathered.sorted(2)).size() as f64 / count as f64;
+    let each = |gathered: Gathered| roster_of(gathered.sorted().expect("few")).size() as f64 / count as f64;
     assert!(each(numbers) <= 7.0);
     assert!(each(uuids) <= 15.0);
 }

@@ -130,11 +130,11 @@ fn seconds<T>(what: &str, work: impl FnOnce() -> T) -> T {
 
 fn roster(name: &str, ids: Ids, count: u64) {
     println!("{name}, {count} of them");
-    let mut gathered = Gathered::new(KEY);
+    let mut gathered = Gathered::new(KEY, 2);
     seconds("gathered, the making of the ids included", || {
         (0..count).for_each(|n| gathered.add(&ids.id(2 * n)));
     });
-    let mut sorted = seconds("sorted", || gathered.sorted(2));
+    let mut sorted = seconds("sorted", || gathered.sorted().expect("few"));
     let mut bytes = Vec::new();
     let written = seconds("written, with its digest", || {
         write_roster(&mut sorted, NamesMark::default(), &mut bytes).expect("memory")

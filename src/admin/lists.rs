@@ -104,6 +104,9 @@ pub trait Sink: Send + 'static {
         until: Option<Moment>,
         number: u32,
     ) -> Result<(), String>;
+
+    /// Why it takes no more, if it does not; asked for now and then.
+    fn too_many(&self) -> Option<String>;
 }
 
 /// What a line may say beside the user.
@@ -208,14 +211,14 @@ impl Reading<Users> {
 }
 
 impl Reading<Gathered> {
-    /// A list of users of a segment; the key is for their fingerprints.
-    pub fn of_members(format: Format, key: RosterKey) -> Self {
+    /// A list of users of a segment; the key is for their fingerprints. They are sorted on so many threads.
+    pub fn of_members(format: Format, key: RosterKey, threads: usize) -> Self {
         let terms = Terms {
             releases: None,
             default: None,
             now: 0,
         };
-        Self::new(format, terms, Gathered::new(key))
+        Self::new(format, terms, Gathered::new(key, threads))
     }
 }
 
@@ -285,6 +288,9 @@ impl<S: Sink> Reading<S> {
         self.number += 1;
         if self.number.is_multiple_of(LINES_AT_ONCE) {
             precedence::give_way();
+            if let Some(why) = self.sink.too_many() {
+                return Err(Refusal::new(Kind::TooLarge, why));
+            }
         }
         if self.number > S::LINES_MAX {
             return Err(Refusal::new(
@@ -452,10 +458,10 @@ mod tests {
 
     #[test]
     fn a_segment_has_users_only() {
-        let reading = || Reading::of_members(Format::Csv, RosterKey([1, 2]));
+        let reading = || Reading::of_members(Format::Csv, RosterKey([1, 2]), 1);
         let mut good = reading();
         good.feed(b"a\nb\na\n").expect("good");
-        let mut ids = good.end().expect("good").sorted(1).ids();
+        let mut ids = good.end().expect("good").sorted().expect("few").ids();
         ids.sort_unstable();
         assert_eq!(ids, ["a".into(), "b".into()]);
         let mut bad = reading();

@@ -23,7 +23,7 @@ use super::terms::Terms;
 use super::users::{format, page, paged};
 use super::wire::{self, EditBody, MemberPage, NDJSON, PLAIN, Segment, Segments};
 use crate::clock;
-use crate::control::{Segment as LiveSegment, Snapshot, StoreError};
+use crate::control::{Segment as LiveSegment, Snapshot};
 use crate::rollout::{Change, Members, Moment, Roster, SegmentName};
 
 /// A list of as many users or fewer is kept in the store itself, a row each.
@@ -180,10 +180,11 @@ async fn put(
         let roster = members.and_then(Members::roster);
         roster.map_or_else(|| rosters.fresh_key(), Roster::key)
     };
-    let (gathered, digest) = lists::read(Reading::of_members(format, key), &parts, body).await?;
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let (gathered, digest) = lists::read(Reading::of_members(format, key, threads), &parts, body).await?;
     let keeping = tokio::task::spawn_blocking(move || {
-        let sorted = gathered.sorted(threads);
+        let sorted = gathered.sorted();
+        let sorted = sorted.map_err(|too_many| Refusal::new(Kind::TooLarge, too_many.to_string()))?;
         if sorted.users() <= SHORT_MAX {
             return Ok((
                 Change::PutSegment {
@@ -193,12 +194,12 @@ async fn put(
                 None,
             ));
         }
-        let roster = rosters.keep(sorted)?;
+        let roster = rosters.keep(sorted).map_err(Refusal::from)?;
         let change = Change::PutRoster {
             segment,
             roster: roster.name(),
         };
-        Ok::<_, StoreError>((change, Some(roster)))
+        Ok::<_, Refusal>((change, Some(roster)))
     });
     // Held until it is live, so that it is not opened a second time.
     let (asked, _roster) = lists::done(keeping.await)??;

@@ -103,6 +103,9 @@ pub struct Serve {
     /// Serve by the last copy of the store, read-only: when the store itself is damaged
     #[arg(long)]
     pub from_snapshot: bool,
+    /// Serve although the file of a segment's users is lost or damaged: nobody is in it but who came since
+    #[arg(long)]
+    pub without_lost_users: bool,
     /// Without a file: the stable release's address
     #[arg(long, value_name = "ADDRESS", requires = "canary")]
     pub stable: Option<String>,

@@ -12,6 +12,12 @@ use super::failure::Failure;
 use super::session::{Session, conditions};
 use crate::admin::wire;
 
+/// How gzip and Zstandard begin.
+const PACKED: [&[u8]; 2] = [&[0x1f, 0x8b], &[0x28, 0xb5, 0x2f, 0xfd]];
+
+/// What some editors write in front.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Sends the list as the body of a change.
 ///
 /// # Errors
@@ -26,7 +32,7 @@ pub fn send(
     let (mut first, length) = open(input)?;
     let format = match format.or_else(|| by_name(input)) {
         Some(format) => format,
-        None => sniffed(first.as_mut()).map_err(|e| unreadable(input, &e))?,
+        None => sniffed(input, first.as_mut())?,
     };
     let media = match format {
         Format::Plain => wire::PLAIN,
@@ -84,9 +90,17 @@ fn by_name(input: &Input) -> Option<Format> {
     }
 }
 
-/// By the first line, which is not taken.
-fn sniffed(list: &mut dyn BufRead) -> std::io::Result<Format> {
-    let begin = list.fill_buf()?;
+/// By the first line, which is not taken. What is packed has none to look at.
+fn sniffed(input: &Input, list: &mut dyn BufRead) -> Result<Format, Failure> {
+    let begin = list.fill_buf().map_err(|e| unreadable(input, &e))?;
+    if PACKED.iter().any(|magic| begin.starts_with(magic)) {
+        let text = format!(
+            "{input}: it is packed, and its name does not say what is in it: add --format plain, csv or ndjson, or call \
+             it, for example, users.csv.gz"
+        );
+        return Err(Failure::Invalid(text));
+    }
+    let begin = begin.strip_prefix(BYTE_ORDER_MARK).unwrap_or(begin);
     let line = begin.split(|byte| *byte == b'\n').next().unwrap_or_default();
     Ok(match line.trim_ascii_start().first() {
         Some(b'{') => Format::Ndjson,
@@ -103,7 +117,7 @@ fn progress(length: Option<u64>) -> ProgressBar {
     let (bar, template) = match length {
         Some(length) => (
             ProgressBar::new(length),
-            "{bar:30} {bytes} of {total_bytes} sent, {bytes_per_sec}, {eta} left",
+            "{wide_bar} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left",
         ),
         None => (ProgressBar::no_length(), "{spinner} {bytes} sent, {bytes_per_sec}"),
     };

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 
+use super::already;
 use super::apply::opened;
 use super::check::{self, Moving, Terms};
 use super::describe::{self, Pins};
@@ -119,6 +120,9 @@ impl Controller {
             };
             let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
             if asked.dry_run || candidate.facts.is_empty() {
+                if let Some(idempotency) = asked.idempotency.clone().filter(|_| !asked.dry_run) {
+                    self.store.nothing_to_change(idempotency, now.revision()).await?;
+                }
                 drop(turn);
                 return Ok(candidate.counted().await);
             }
@@ -197,19 +201,24 @@ impl Controller {
         let Some(idempotency) = &asked.idempotency else {
             return Ok(None);
         };
-        match self.store.answered(idempotency).await? {
-            None => Ok(None),
-            Some(Answered::Other) => Err(ChangeError::KeyReused),
-            Some(Answered::Same(revision)) => Ok(Some(Outcome {
-                revision,
-                live: self.wait_live(revision).await,
-                changed: true,
-                summary: "made before, under the same idempotency key".to_owned(),
-                diff: Vec::new(),
-                plans: Vec::new(),
-                members: None,
-            })),
-        }
+        let (revision, changed, summary) = match self.store.answered(idempotency).await? {
+            None => return Ok(None),
+            Some(Answered::Other) => return Err(ChangeError::KeyReused),
+            Some(Answered::Same(revision)) => (revision, true, "made before, under the same idempotency key"),
+            Some(Answered::Unchanged(revision)) => {
+                let summary = "there was nothing to change before, under the same idempotency key";
+                (revision, false, summary)
+            }
+        };
+        Ok(Some(Outcome {
+            revision,
+            live: self.wait_live(revision).await,
+            changed,
+            summary: summary.to_owned(),
+            diff: Vec::new(),
+            plans: Vec::new(),
+            members: None,
+        }))
     }
 
     /// The live snapshot, once it is as new as the store.
@@ -273,7 +282,7 @@ impl Controller {
         // Nobody else has them.
         let mut facts = Arc::unwrap_or_clone(tried);
         let pins = self.pins(&facts).await?;
-        if describe::is_so_already(&facts, &pins) {
+        if describe::is_so_already(&facts, &pins) || already::pinned(&*self.store, &facts, now).await? {
             facts.clear();
         }
         if let Some(later) = later {

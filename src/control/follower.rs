@@ -57,17 +57,28 @@ impl Retired {
     }
 }
 
+/// What becomes of segments whose users cannot be read when the state is loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LostUsers {
+    /// There is no state without them.
+    #[default]
+    Refused,
+    /// Nobody is in such a segment but who came since, until its users are imported again. The store keeps what it has.
+    Missed,
+}
+
 /// Keeps the live state as the store has it.
 pub struct Follower {
     store: Arc<dyn Store>,
     live: Arc<Live>,
+    lost: LostUsers,
 }
 
 impl Follower {
     /// From a store to what requests see.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, live: Arc<Live>) -> Self {
-        Self { store, live }
+    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, lost: LostUsers) -> Self {
+        Self { store, live, lost }
     }
 
     /// Seeds an empty store, loads the state, compiles and publishes it.
@@ -121,8 +132,15 @@ impl Follower {
         let mut problems = Vec::new();
         let build = async {
             while let Some(Loaded { revision, fact }) = pieces.recv().await {
-                let facts = Arc::new(vec![fact]);
-                let opened = opened(&self.store, &facts).await?;
+                let mut facts = Arc::new(vec![fact]);
+                let opened = match opened(&self.store, &facts).await {
+                    Err(error) if self.lost == LostUsers::Missed => {
+                        error!(target: targets::CONTROL, "{error}; until then nobody is in it but who came since");
+                        facts = Arc::new(facts.iter().map(without_roster).collect());
+                        Opened::new()
+                    }
+                    opened => opened?,
+                };
                 for p in snapshot.apply(revision, &facts, &opened, self.live.around()) {
                     problems.push(format!(
                         "rollout {}: {}: {}",
@@ -210,6 +228,21 @@ impl Follower {
                 }
             }
         }
+    }
+}
+
+/// The same without the roster that cannot be read.
+fn without_roster(fact: &Fact) -> Fact {
+    let (segment, add) = match fact {
+        Fact::Roster { segment, .. } => (segment, Vec::new()),
+        Fact::Merged { segment, add, .. } => (segment, add.clone()),
+        other => return other.clone(),
+    };
+    Fact::Segment {
+        segment: segment.clone(),
+        replace: true,
+        remove: Vec::new(),
+        add,
     }
 }
 

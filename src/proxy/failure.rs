@@ -63,7 +63,7 @@ pub fn reason(error: &Error) -> Option<&str> {
 fn downstream(error: &Error, ctx: &Context) -> Failure {
     match ctx.wire.as_ref().and_then(|wire| wire.fault()) {
         Some(Fault::SlowHead | Fault::SlowBody) => return Failure::Refused(408),
-        Some(Fault::LargeHead) => return Failure::Refused(431),
+        Some(Fault::LargeHead(why)) => return Failure::Refused(why.status),
         Some(Fault::Chunks | Fault::Trailers | Fault::Ahead | Fault::Resets | Fault::Flood) => {
             return Failure::Refused(400);
         }

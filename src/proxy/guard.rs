@@ -43,13 +43,29 @@ const PROTECTED: [&str; 14] = [
 /// Encoded bytes of a path that servers decode in different ways, or take for the end of something.
 const HIDDEN: [&[u8]; 5] = [b"00", b"0a", b"0d", b"2f", b"5c"];
 
+const TARGET_TOO_LONG: Refusal = Refusal {
+    status: 414,
+    cause: "target_too_long",
+};
+
+/// Why a head of HTTP/1 that is too large, and may not have ended, is refused: for its target if that alone is too long.
+pub fn too_large(head: &[u8], limits: &Limits) -> Refusal {
+    let mut lines = head.split(|byte| *byte == b'\n');
+    let line = lines.find(|line| !line.trim_ascii().is_empty()).unwrap_or_default();
+    let target = line.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    if target.len() > limits.target_bytes_max {
+        return TARGET_TOO_LONG;
+    }
+    Refusal {
+        status: 431,
+        cause: "header_too_large",
+    }
+}
+
 /// Looks at the bytes of an HTTP/1 head: line ends, folding, control bytes, names, and what Pingora has already dropped.
 pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     if head.len() > limits.header_bytes_max {
-        return Err(Refusal {
-            status: 431,
-            cause: "header_too_large",
-        });
+        return Err(too_large(head, limits));
     }
     let Sums { returns, controls } = Sums::of(head);
     let underscores = memchr::memchr(b'_', head).is_some();
@@ -142,10 +158,7 @@ pub fn check_head(
         });
     }
     if request.raw_path().len() > limits.target_bytes_max {
-        return Err(Refusal {
-            status: 414,
-            cause: "target_too_long",
-        });
+        return Err(TARGET_TOO_LONG);
     }
     check_target(request)?;
     check_host(request)?;

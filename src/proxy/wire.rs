@@ -27,6 +27,7 @@ use self::flood::Flood;
 use self::source::Source;
 use self::trailers::Trailers;
 use super::fields::{Field, Fields};
+use super::guard::{Refusal, too_large};
 use super::settings::Limits;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
@@ -42,7 +43,7 @@ pub enum Fault {
     /// The head did not come in time.
     SlowHead,
     /// The head is too large.
-    LargeHead,
+    LargeHead(Refusal),
     /// The body comes too slowly.
     SlowBody,
     /// The chunks of the body are not framed as they should be.
@@ -331,7 +332,7 @@ impl State {
             Phase::Head { .. } => {
                 self.ahead.extend_from_slice(new);
                 if self.ahead.len() > most && !has_head(&self.ahead) {
-                    return Err(Fault::LargeHead);
+                    return Err(Fault::LargeHead(too_large(&self.ahead, limits)));
                 }
             }
             Phase::Body {
@@ -492,16 +493,21 @@ mod tests {
         assert_eq!(wire.due(|| later(300)), None);
     }
 
+    const LARGE: Refusal = Refusal {
+        status: 431,
+        cause: "header_too_large",
+    };
+
     #[test]
     fn a_head_past_its_bound_ends_and_http_2_has_no_head() {
         let line = [b'x'; 40 * 1024];
         let wire = wire();
-        assert_eq!(wire.read(&line, Instant::now), Err(Fault::LargeHead));
+        assert_eq!(wire.read(&line, Instant::now), Err(Fault::LargeHead(LARGE)));
         let whole = Wire::new(Limits::default(), false);
         assert_eq!(whole.read(&line[..32 * 1024 - 2], Instant::now), Ok(()));
         assert_eq!(
             whole.read(b"\r\n\r", Instant::now),
-            Err(Fault::LargeHead),
+            Err(Fault::LargeHead(LARGE)),
             "it has not ended"
         );
         let with_body = Wire::new(Limits::default(), false);
@@ -511,8 +517,15 @@ mod tests {
         let blank = Wire::new(Limits::default(), false);
         assert_eq!(
             blank.read(&b"\r\n".repeat(20_000), Instant::now),
-            Err(Fault::LargeHead),
+            Err(Fault::LargeHead(LARGE)),
             "empty lines end no head"
+        );
+        let target = Wire::new(Limits::default(), false);
+        let long = [b"\r\nGET /", &line[..]].concat();
+        let told = target.read(&long, Instant::now);
+        assert!(
+            matches!(told, Err(Fault::LargeHead(why)) if why.status == 414),
+            "{told:?}"
         );
         let h2 = Wire::new(Limits::default(), true);
         assert_eq!(h2.read(&line[..33], Instant::now), Ok(()));
@@ -651,7 +664,11 @@ mod tests {
         assert_eq!(wire.read(b"e", || later(109)), Ok(()));
         assert_eq!(wire.due(|| later(109)), due);
         let line = [b'x'; 32 * 1024];
-        assert_eq!(wire.read(&line, || later(109)), Err(Fault::LargeHead));
+        let told = wire.read(&line, || later(109));
+        assert!(
+            matches!(told, Err(Fault::LargeHead(why)) if why.status == 414),
+            "{told:?}"
+        );
     }
 
     #[test]

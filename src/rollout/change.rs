@@ -248,11 +248,11 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// The roster that it names.
+    /// The roster that it names, and of which segment.
     #[must_use]
-    pub fn roster(&self) -> Option<RosterName> {
+    pub fn roster(&self) -> Option<(&SegmentName, RosterName)> {
         match self {
-            Self::Roster { roster, .. } | Self::Merged { roster, .. } => Some(*roster),
+            Self::Roster { segment, roster } | Self::Merged { segment, roster, .. } => Some((segment, *roster)),
             Self::Rollout { .. }
             | Self::Users { .. }
             | Self::Segment { .. }

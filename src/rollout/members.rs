@@ -17,7 +17,7 @@ use self::key::UserKey;
 use super::users::{UserHash, UserMap};
 
 pub use self::digest::{NamesMark, RosterDigest, RosterName};
-pub use self::gather::{Gathered, Sorted};
+pub use self::gather::{Gathered, Sorted, TooMany};
 pub use self::key::{KeyPart, RosterKey};
 pub use self::merge::{Merged, Order};
 pub use self::roster::{Draft, Roster, RosterBytes, RosterFault, WeakRoster, write_roster};

@@ -82,7 +82,7 @@ fn serve(
     watch_connections(&pools);
     let live = Arc::new(Live::new(surroundings(&config, &pools)));
     let store = state::open(&config.store, options.from_snapshot)?;
-    state::start(&store, &live, &config.rollouts)?;
+    state::start(&store, &live, &config.rollouts, options.lost())?;
     let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
     let identity = identity::Reader::new(config.identity.clone());
     let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
@@ -90,7 +90,7 @@ fn serve(
     let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
     if successor.is_some() {
         // What the running process committed while this one waited.
-        state::start(&store, &live, &[])?;
+        state::start(&store, &live, &[], options.lost())?;
     }
     let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
@@ -116,7 +116,7 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let following = state::Following::new(store, live, controller, config.store.keep_history);
+    let following = state::Following::new(store, live, controller, config.store.keep_history, options.lost());
     follow(&mut server, following, keys);
     server.bootstrap();
     let signals = Signals {

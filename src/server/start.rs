@@ -9,6 +9,7 @@ use super::pid_file::PidFileError;
 use super::state::StateError;
 use super::tls::TlsError;
 use crate::admin;
+use crate::control::LostUsers;
 use crate::telemetry::access_log::OpenError;
 use crate::upstream::BuildError;
 
@@ -21,6 +22,19 @@ pub struct RunOptions {
     pub upgrade: bool,
     /// Serve by the copy of the store, for reading only: the way on when the store itself is damaged.
     pub from_snapshot: bool,
+    /// Serve although the users of a segment cannot be read.
+    pub without_lost_users: bool,
+}
+
+impl RunOptions {
+    /// What becomes of segments whose users cannot be read.
+    pub(super) fn lost(self) -> LostUsers {
+        if self.without_lost_users {
+            LostUsers::Missed
+        } else {
+            LostUsers::Refused
+        }
+    }
 }
 
 /// Why it does not start.

@@ -10,7 +10,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use thiserror::Error;
 
-use crate::control::{Clerk, Controller, Follower, Live, Merger, StartError};
+use crate::control::{Clerk, Controller, Follower, Live, LostUsers, Merger, StartError};
 use crate::precedence;
 use crate::rollout::{RolloutName, RolloutSpec};
 use crate::store::settings::{StorePlace, StoreSettings};
@@ -69,12 +69,17 @@ pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Sto
 ///
 /// # Errors
 /// When there is no state to serve by.
-pub fn start(store: &Arc<dyn Store>, live: &Arc<Live>, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
+pub fn start(
+    store: &Arc<dyn Store>,
+    live: &Arc<Live>,
+    seed: &[(RolloutName, RolloutSpec)],
+    lost: LostUsers,
+) -> Result<(), StateError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StateError::Runtime)?;
-    runtime.block_on(Follower::new(Arc::clone(store), Arc::clone(live)).start(seed))?;
+    runtime.block_on(Follower::new(Arc::clone(store), Arc::clone(live), lost).start(seed))?;
     info!(target: targets::SERVER, "state is at revision {}", live.pin().revision().0);
     Ok(())
 }
@@ -83,17 +88,32 @@ pub fn start(store: &Arc<dyn Store>, live: &Arc<Live>, seed: &[(RolloutName, Rol
 pub struct Following {
     follower: Follower,
     clerk: Clerk,
-    merger: Merger,
+    /// None where what is live is not all that the store has.
+    merger: Option<Merger>,
 }
 
 impl Following {
     /// From a store to what requests see; history is kept for `keep_history`.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, controller: Arc<Controller>, keep_history: Duration) -> Self {
+    pub fn new(
+        store: Arc<dyn Store>,
+        live: Arc<Live>,
+        controller: Arc<Controller>,
+        keep_history: Duration,
+        lost: LostUsers,
+    ) -> Self {
         Self {
-            follower: Follower::new(store, live),
-            merger: Merger::new(Arc::clone(&controller)),
+            follower: Follower::new(store, live, lost),
+            merger: (lost == LostUsers::Refused).then(|| Merger::new(Arc::clone(&controller))),
             clerk: Clerk::new(controller, keep_history),
+        }
+    }
+}
+
+impl Following {
+    async fn merge(&self) {
+        if let Some(merger) = &self.merger {
+            merger.run().await;
         }
     }
 }
@@ -103,7 +123,7 @@ impl BackgroundService for Following {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         precedence::changes();
         tokio::select! {
-            () = async { tokio::join!(self.follower.run(), self.clerk.run(), self.merger.run()); } => {}
+            () = async { tokio::join!(self.follower.run(), self.clerk.run(), self.merge()); } => {}
             // An error means that the server is gone, which ends it too.
             _ = shutdown.wait_for(|over| *over) => {}
         }

@@ -1,6 +1,7 @@
 //! The store in a file of this machine: SQLite, with a write-ahead log, synced on every commit. An old and a new program
 //! may have it open at once, during an upgrade.
 
+mod answers;
 mod apply;
 mod column;
 mod copy;
@@ -281,9 +282,18 @@ impl Store for EmbeddedStore {
         self.read(move |db| read::expired(db, now, limit)).await
     }
 
+    async fn nothing_to_change(&self, idempotency: Idempotency, at: Revision) -> Result<(), StoreError> {
+        let Writing::Open(writer) = &self.writing else {
+            return Ok(());
+        };
+        let mut writer = writer.clone().lock_owned().await;
+        let kept = off_the_async_threads(move || writer.with(|db| answers::unchanged(db, &idempotency, at, now())));
+        kept.await.map_err(|fault| fault.told(self.shared.file.place()))
+    }
+
     async fn answered(&self, idempotency: &Idempotency) -> Result<Option<Answered>, StoreError> {
         let asked = idempotency.clone();
-        self.read(move |db| read::answered(db, &asked, now())).await
+        self.read(move |db| answers::answered(db, &asked, now())).await
     }
 
     async fn prune(&self, before: Moment) -> Result<(), StoreError> {

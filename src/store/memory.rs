@@ -43,10 +43,28 @@ struct Logged {
     undo: Vec<Fact>,
 }
 
+#[derive(Clone, Copy)]
 struct Answer {
     digest: [u8; 32],
     revision: Revision,
+    changed: bool,
     at: Moment,
+}
+
+impl Answer {
+    fn is_over(&self, now: u64) -> bool {
+        self.at.0 + ANSWERS_KEPT_MILLIS <= now
+    }
+
+    fn to(&self, asked: &Idempotency) -> Answered {
+        if self.digest != asked.digest {
+            Answered::Other
+        } else if self.changed {
+            Answered::Same(self.revision)
+        } else {
+            Answered::Unchanged(self.revision)
+        }
+    }
 }
 
 impl Default for MemoryStore {
@@ -92,6 +110,7 @@ impl Kept {
             let answer = Answer {
                 digest: asked.digest,
                 revision: self.revision,
+                changed: true,
                 at: commit.record.at,
             };
             self.answers.insert((asked.actor, asked.key), answer);
@@ -266,20 +285,31 @@ impl Store for MemoryStore {
         })
     }
 
+    async fn nothing_to_change(&self, idempotency: Idempotency, at: Revision) -> Result<(), StoreError> {
+        let now = now();
+        let answer = Answer {
+            digest: idempotency.digest,
+            revision: at,
+            changed: false,
+            at: Moment(now),
+        };
+        let mut kept = self.kept.lock();
+        let known = kept.answers.entry((idempotency.actor, idempotency.key));
+        known
+            .and_modify(|known| {
+                if known.is_over(now) {
+                    *known = answer;
+                }
+            })
+            .or_insert(answer);
+        Ok(())
+    }
+
     async fn answered(&self, idempotency: &Idempotency) -> Result<Option<Answered>, StoreError> {
         let kept = self.kept.lock();
         let key = (idempotency.actor.clone(), idempotency.key.clone());
-        let answer = kept
-            .answers
-            .get(&key)
-            .filter(|answer| answer.at.0 + ANSWERS_KEPT_MILLIS > now());
-        Ok(answer.map(|answer| {
-            if answer.digest == idempotency.digest {
-                Answered::Same(answer.revision)
-            } else {
-                Answered::Other
-            }
-        }))
+        let answer = kept.answers.get(&key).filter(|answer| !answer.is_over(now()));
+        Ok(answer.map(|answer| answer.to(idempotency)))
     }
 
     async fn prune(&self, before: Moment) -> Result<(), StoreError> {
@@ -287,10 +317,9 @@ impl Store for MemoryStore {
         while kept.log.len() > 1 && kept.log.front().is_some_and(|logged| logged.committed.at < before) {
             kept.log.pop_front();
         }
-        kept.answers
-            .retain(|_, answer| answer.at.0 + ANSWERS_KEPT_MILLIS > now());
+        kept.answers.retain(|_, answer| !answer.is_over(now()));
         let undoing = kept.log.iter().flat_map(|logged| &logged.undo);
-        let mut named: HashSet<RosterDigest> = undoing.filter_map(Fact::roster).map(|name| name.digest).collect();
+        let mut named: HashSet<RosterDigest> = undoing.filter_map(Fact::roster).map(|(_, name)| name.digest).collect();
         let standing = kept.state.segments.values().filter_map(|listed| listed.roster.as_ref());
         named.extend(standing.map(|roster| roster.name().digest));
         self.rosters.tidy(&named)

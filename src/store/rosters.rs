@@ -18,7 +18,7 @@ use self::names::{Names, NamesWriter};
 use super::StoreError;
 use crate::rollout::{
     Draft, Fact, Gathered, Merged, NamesMark, Roster, RosterBytes, RosterDigest, RosterFault, RosterKey, RosterName,
-    Sorted, WeakRoster, write_roster,
+    SegmentName, Sorted, WeakRoster, write_roster,
 };
 
 /// A file that nothing names is kept for so long: whoever wrote it may be about to commit a change that does.
@@ -96,11 +96,12 @@ impl Rosters {
         since: impl Iterator<Item = (&'a str, bool)>,
     ) -> Result<Roster, StoreError> {
         let Some(roster) = roster else {
-            let mut gathered = Gathered::new(self.fresh_key);
+            let mut gathered = Gathered::new(self.fresh_key, 1);
             since
                 .filter(|(_, is_in)| *is_in)
                 .for_each(|(user, _)| gathered.add(user));
-            return self.keep(gathered.sorted(1));
+            let sorted = gathered.sorted();
+            return self.keep(sorted.map_err(|too_many| unwritten("a list", &std::io::Error::other(too_many)))?);
         };
         let merged = Merged::new(roster, since);
         let kept = self.names(roster)?;
@@ -143,20 +144,21 @@ impl Rosters {
         };
         // What it was written from is not needed beside it.
         drop(draft);
-        self.opened(&name, Roster::written)
+        self.opened(&name, None, Roster::written)
     }
 
     /// Opens a roster: maps its file and compares its digest, once for as long as anybody has it. Blocks while it does.
     ///
     /// # Errors
-    /// When it is missing, cut short or damaged; the error names the file.
-    pub fn open(&self, name: &RosterName) -> Result<Roster, StoreError> {
-        self.opened(name, Roster::open)
+    /// When it is missing, cut short or damaged; the error names the file and the segment.
+    pub fn open(&self, segment: &SegmentName, name: &RosterName) -> Result<Roster, StoreError> {
+        self.opened(name, Some(segment), Roster::open)
     }
 
     fn opened(
         &self,
         name: &RosterName,
+        segment: Option<&SegmentName>,
         open_bytes: impl FnOnce(RosterBytes, RosterDigest) -> Result<Roster, RosterFault>,
     ) -> Result<Roster, StoreError> {
         // Held all the while, so that nobody reads the same file a second time.
@@ -167,16 +169,18 @@ impl Rosters {
         let (bytes, place): (RosterBytes, String) = match &self.place {
             Place::Memory(kept) => {
                 let kept = kept.lock().get(&name.digest).cloned();
-                let kept = kept.ok_or_else(|| unreadable("memory", &"there is no such list of users"))?;
+                let kept = kept.ok_or_else(|| unreadable("memory", segment, &"there is no such list of users"))?;
                 (kept.roster, "memory".to_owned())
             }
             Place::Folder(folder) => {
                 let place = folder.roster_place(name.digest);
-                let bytes = folder.roster(name.digest).map_err(|error| unreadable(&place, &error))?;
+                let bytes = folder
+                    .roster(name.digest)
+                    .map_err(|error| unreadable(&place, segment, &error))?;
                 (bytes, place)
             }
         };
-        let roster = open_bytes(bytes, name.digest).map_err(|fault| unreadable(&place, &fault))?;
+        let roster = open_bytes(bytes, name.digest).map_err(|fault| unreadable(&place, segment, &fault))?;
         open.retain(|_, weak| weak.upgrade().is_some());
         open.insert(name.digest, roster.downgrade());
         Ok(roster)
@@ -188,7 +192,9 @@ impl Rosters {
     /// As [`Rosters::open`].
     pub fn named_by(&self, facts: &[Fact]) -> Result<HashMap<RosterDigest, Roster>, StoreError> {
         let named = facts.iter().filter_map(Fact::roster);
-        named.map(|name| Ok((name.digest, self.open(&name)?))).collect()
+        named
+            .map(|(segment, name)| Ok((name.digest, self.open(segment, &name)?)))
+            .collect()
     }
 
     /// The names beside a roster.
@@ -216,8 +222,8 @@ impl Rosters {
 
     fn names_unreadable(&self, roster: &Roster, error: &std::io::Error) -> StoreError {
         match &self.place {
-            Place::Memory(_) => unreadable("memory", error),
-            Place::Folder(folder) => unreadable(&folder.names_place(roster.name().digest), error),
+            Place::Memory(_) => unreadable("memory", None, error),
+            Place::Folder(folder) => unreadable(&folder.names_place(roster.name().digest), None, error),
         }
     }
 
@@ -249,10 +255,15 @@ fn unwritten(place: &str, error: &std::io::Error) -> StoreError {
     }
 }
 
-fn unreadable(place: &str, cause: &dyn std::fmt::Display) -> StoreError {
+fn unreadable(place: &str, segment: Option<&SegmentName>, cause: &dyn std::fmt::Display) -> StoreError {
+    let whose = segment.map_or_else(
+        || "a segment's users".to_owned(),
+        |name| format!("the users of segment {name}"),
+    );
     StoreError::Failed {
         place: place.to_owned(),
-        cause: format!("a segment's users cannot be read: {cause}"),
-        remedy: "put the file back from a backup, or, where the program runs, import the segment again",
+        cause: format!("{whose} cannot be read: {cause}"),
+        remedy: "put the file back from a backup, or import the segment again, where the program runs, or starts with \
+                 serve --without-lost-users",
     }
 }

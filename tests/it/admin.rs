@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 
-use crate::admin_client::{JSON, PLAIN, Scene, if_match};
+use crate::admin_client::{JSON, NDJSON, PLAIN, Scene, if_match};
 use crate::harness::connect;
 
 const CANARY: &str = r#"{"release":"canary"}"#;
@@ -108,6 +108,53 @@ fn a_repeated_request_is_made_once_and_another_one_under_its_key_is_refused() {
     let (one, two) = (import("a\nb\n"), import("a\nb\n"));
     assert_eq!((one.status, two.status), (200, 200), "{} {}", one.body, two.body);
     assert_eq!(import("a\nc\n").status, 422);
+}
+
+#[test]
+fn a_repeated_request_that_had_nothing_to_change_changes_nothing_later_either() {
+    let scene = Scene::start();
+    let path = "/rollouts/checkout/users/42";
+    scene.made("PUT", path, CANARY);
+    let key = "Idempotency-Key: k-1\r\n";
+    let (status, first) = scene.json("PUT", path, key, CANARY);
+    assert_eq!((status, &first["changed"]), (200, &false.into()), "{first}");
+    scene.made("DELETE", path, "");
+    let (status, again) = scene.json("PUT", path, key, CANARY);
+    assert_eq!((status, &again["changed"]), (200, &false.into()), "{again}");
+    assert_eq!(again["revision"], first["revision"]);
+    assert_eq!(scene.origin_of("42"), "stable");
+}
+
+#[test]
+fn a_list_of_users_who_are_all_so_already_is_no_change() {
+    let scene = Scene::start();
+    let list = |until: u32, n: u32| -> String {
+        let lines = (0..n).map(|n| {
+            format!(
+                "{{\"user\":\"{}\",\"until\":\"{until}-01-01T00:00:00Z\"}}\n",
+                n * 7 % 1000
+            )
+        });
+        lines.collect()
+    };
+    let import = |query: &str, body: &str| {
+        let path = format!("/api/v1/rollouts/checkout/users?release=canary{query}");
+        let revision = scene.revision();
+        let fields = format!("{NDJSON}{}", if_match(revision));
+        let answer = scene.ask("POST", &path, &fields, body);
+        let body: serde_json::Value = serde_json::from_str(&answer.body).expect("JSON");
+        assert_eq!(answer.status, 200, "{body}");
+        assert_eq!(scene.revision() > revision, body["changed"] == true, "{body}");
+        body["changed"] == true
+    };
+    assert!(import("", &list(2999, 1000)));
+    for query in ["", "&mode=replace"] {
+        assert!(!import(query, &list(2999, 1000)), "{query}");
+        assert!(import(query, &list(2998, 1000)), "{query}: another time");
+        assert!(import(query, &list(2999, 1000)), "{query}: and back");
+    }
+    assert!(!import("", &list(2999, 500)));
+    assert!(import("&mode=replace", &list(2999, 500)), "half of them go");
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl Cli {
     }
 
     /// Writes a file that runs can name.
-    pub fn file(&self, name: &str, text: &str) {
+    pub fn file(&self, name: &str, text: impl AsRef<[u8]>) {
         fs::write(self.folder.join(name), text).expect("a file");
     }
 

@@ -86,7 +86,7 @@ fn every_change_is_made_and_told() {
 fn a_dry_run_tells_and_changes_nothing() {
     let (_proxy, cli) = Cli::start();
     cli.file("search.yaml", SEARCH);
-    cli.file("others.yaml", &SEARCH.replace("search", "others"));
+    cli.file("others.yaml", SEARCH.replace("search", "others"));
     cli.file("users.txt", "1\n2\n");
     cli.ok(&["rollout", "create", "others", "-f", "others.yaml"]);
     cli.ok(&["user", "set", "checkout", "9", "canary"]);
@@ -218,7 +218,7 @@ fn the_history_knows_who_why_and_by_what() {
 #[test]
 fn another_revision_or_what_exists_is_a_conflict() {
     let (_proxy, cli) = Cli::start();
-    cli.file("checkout.yaml", &SEARCH.replace("search", "checkout"));
+    cli.file("checkout.yaml", SEARCH.replace("search", "checkout"));
     cli.file("users.txt", "1\n");
     cli.ok(&["rollout", "kill", "checkout"]);
     let moved = cli.run(&["rollout", "resume", "checkout", "--if-match", "1"]);

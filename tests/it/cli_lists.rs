@@ -34,6 +34,32 @@ fn lists_are_known_by_their_name_or_their_first_line() {
 }
 
 #[test]
+fn a_packed_list_is_known_by_its_name_or_by_what_is_said_of_it() {
+    let (_proxy, cli) = Cli::start();
+    let lines = "{\"user\":\"f\"}\n";
+    let packed = zstd::bulk::compress(lines.as_bytes(), 1).expect("memory");
+    for name in ["users.zst", "users.ndjson.zst"] {
+        cli.file(name, &packed);
+    }
+    let create = |more: &[&str]| cli.run(&[&["segment", "create", "some", "-y", "--replace", "-f"], more].concat());
+    let refused = create(&["users.zst"]);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused.err.starts_with("users.zst: it is packed") && refused.err.contains("--format"),
+        "{}",
+        refused.err
+    );
+    for more in [&["users.zst", "--format", "ndjson"][..], &["users.ndjson.zst"]] {
+        let run = create(more);
+        assert_eq!((run.code, run.err.as_str()), (0, ""), "{run:?}");
+        assert_eq!(cli.ok(&["segment", "export", "some"]), lines);
+    }
+    cli.file("marked", format!("\u{feff}{lines}"));
+    assert_eq!(create(&["marked"]).code, 0);
+    assert_eq!(cli.ok(&["segment", "export", "some"]), lines);
+}
+
+#[test]
 fn an_export_is_imported_again_and_replaces() {
     let (_proxy, cli) = Cli::start();
     let many: String = (0..5000).map(|n| format!("user {n}\n")).collect();

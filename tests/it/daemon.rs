@@ -131,6 +131,16 @@ fn a_daemon_that_cannot_start_says_why() {
     let expected = format!("cannot listen on {}", site.http);
     assert!(told(&refused).contains(&expected), "{}", told(&refused));
     assert!(!site.directory.join("run/pid").exists());
+    // Without a log of its own it writes where this program does: once.
+    let file = site.directory.join("switchyard.yaml");
+    let with_log = text(&file);
+    let without = with_log.replace(&format!(", error_log: {}/error.log", site.directory.display()), "");
+    assert_ne!(without, with_log);
+    std::fs::write(&file, without).expect("configuration");
+    let refused = site.serve(&["-d"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(told(&refused).matches(&expected).count(), 1, "{}", told(&refused));
+    std::fs::write(&file, with_log).expect("configuration");
     drop(busy);
     let nobody = site.serve(&["-d", "-u"]);
     assert_eq!(nobody.status.code(), Some(1));

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::harness::fault::{Fault, FaultProxy};
@@ -17,27 +18,21 @@ use crate::harness::{PATIENCE, Proxy, fields, h2c, long, one_pool};
 /// An origin that counts what it answered, and by which id.
 #[derive(Debug, Default)]
 struct Counts {
-    answered: AtomicU64,
+    answered: watch::Sender<u64>,
     executed: Mutex<HashMap<String, u32>>,
 }
 
 impl Counts {
     fn answered(&self) -> u64 {
-        self.answered.load(Ordering::SeqCst)
+        *self.answered.borrow()
     }
 
     /// Waits until so many more were answered.
     async fn answer(&self, more: u64) {
         let wanted = self.answered() + more;
-        until(|| self.answered() >= wanted).await;
-    }
-}
-
-async fn until(is_so: impl Fn() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < PATIENCE, "it is not so");
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        let mut answered = self.answered.subscribe();
+        let all = tokio::time::timeout(PATIENCE, answered.wait_for(|answered| *answered >= wanted)).await;
+        assert!(all.is_ok(), "it gets no requests");
     }
 }
 
@@ -55,7 +50,7 @@ async fn origin(counts: &Arc<Counts>) -> String {
                 }
                 // Not of probes.
                 if !head.starts_with("GET /healthz ") {
-                    counts.answered.fetch_add(1, Ordering::SeqCst);
+                    counts.answered.send_modify(|answered| *answered += 1);
                 }
                 if wire.body_of(&head).await.is_err() || wire.write(&body).await.is_err() {
                     return;
@@ -142,7 +137,10 @@ async fn comes_and_goes(host: u8, falls: Falls) {
             Falls::Resets => stage.faulty.set(Fault::Reset),
             Falls::ResetsInHead => stage.faulty.set(Fault::ResetInHead),
         }
-        until(|| stage.is_out()).await;
+        while !stage.is_out() {
+            assert!(since.elapsed() < PATIENCE, "it still gets requests");
+            load.serve(1).await;
+        }
         let out = since.elapsed();
         // With the other endpoint alone.
         load.serve(requests(200, 10_000) as u64).await;

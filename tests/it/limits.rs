@@ -41,6 +41,14 @@ async fn a_target_past_its_bound_is_414() {
         assert_eq!(response.status(), status);
     }
     assert_eq!(refused(&proxy, "target_too_long"), 2.0);
+    // Past the bound of the whole head, with and without its end; many fields are no long target.
+    let longer = "x".repeat(40 * 1024);
+    assert_eq!(proxy.get(&format!("/{longer}"), "").status, 414);
+    let mut cut = connect(&proxy.http);
+    write!(cut, "GET /{longer}").expect("write");
+    assert_eq!(answer(&mut cut).status, 414);
+    assert_eq!(proxy.get("/", &format!("X-Long: {longer}\r\n")).status, 431);
+    assert_eq!(refused(&proxy, "target_too_long"), 4.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]

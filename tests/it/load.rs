@@ -2,11 +2,13 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_tungstenite::client_async;
 use tokio_tungstenite::tungstenite::Message;
 
@@ -56,6 +58,8 @@ pub struct Load {
     stop: AtomicBool,
     served: [AtomicUsize; Kind::ALL.len()],
     failures: Mutex<Vec<String>>,
+    /// Told of every turn, whatever became of it.
+    turns: watch::Sender<()>,
 }
 
 type Turn = Result<(), String>;
@@ -68,6 +72,7 @@ impl Load {
             stop: AtomicBool::new(false),
             served: Default::default(),
             failures: Mutex::default(),
+            turns: watch::Sender::default(),
         });
         let mut clients = tokio::task::JoinSet::new();
         for kind in Kind::ALL {
@@ -97,13 +102,27 @@ impl Load {
         self.failures.lock().expect("lock").clone()
     }
 
+    /// Waits until so many requests more were answered, or one failed; false if neither happens in time.
+    pub async fn more(&self, requests: usize, patience: Duration) -> bool {
+        let (wanted, mut turns) = (self.served() + requests, self.turns.subscribe());
+        let all = async {
+            while self.served() < wanted && self.failures().is_empty() {
+                turns.changed().await.expect("this load has the other end");
+            }
+        };
+        tokio::time::timeout(patience, all).await.is_ok()
+    }
+
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
     async fn client(self: Arc<Self>, kind: Kind) {
         while !self.stopped() {
-            let served = || self.served[kind as usize].fetch_add(1, Ordering::SeqCst);
+            let served = || {
+                self.served[kind as usize].fetch_add(1, Ordering::SeqCst);
+                self.turns.send_replace(());
+            };
             let turn = match kind {
                 Kind::Kept => self.kept(&served).await,
                 Kind::New => self.new_one(&served).await,
@@ -116,27 +135,28 @@ impl Load {
             };
             if let Err(e) = turn {
                 self.failures.lock().expect("lock").push(format!("{kind:?}: {e}"));
+                self.turns.send_replace(());
             }
         }
     }
 
-    async fn kept(&self, served: &impl Fn() -> usize) -> Turn {
+    async fn kept(&self, served: &impl Fn()) -> Turn {
         self.ask_until_told(connect(&self.places.http).await?, served).await
     }
 
-    async fn tls_kept(&self, served: &impl Fn() -> usize) -> Turn {
+    async fn tls_kept(&self, served: &impl Fn()) -> Turn {
         let places = &self.places;
         let stream = places.certificate.connect(&places.https, &["http/1.1"]).await;
         self.ask_until_told(stream, served).await
     }
 
-    async fn new_one(&self, served: &impl Fn() -> usize) -> Turn {
+    async fn new_one(&self, served: &impl Fn()) -> Turn {
         ask(&mut BufReader::new(connect(&self.places.http).await?), "close").await?;
         served();
         Ok(())
     }
 
-    async fn tls_new(&self, served: &impl Fn() -> usize) -> Turn {
+    async fn tls_new(&self, served: &impl Fn()) -> Turn {
         let places = &self.places;
         let stream = places.certificate.connect(&places.https, &["http/1.1"]).await;
         ask(&mut BufReader::new(stream), "close").await?;
@@ -145,7 +165,7 @@ impl Load {
     }
 
     /// One connection, until an answer says that it closes.
-    async fn ask_until_told<S>(&self, stream: S, served: &impl Fn() -> usize) -> Turn
+    async fn ask_until_told<S>(&self, stream: S, served: &impl Fn()) -> Turn
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -158,19 +178,19 @@ impl Load {
         Ok(())
     }
 
-    async fn h2c(&self, path: &str, kind: &str, served: &impl Fn() -> usize) -> Turn {
+    async fn h2c(&self, path: &str, kind: &str, served: &impl Fn()) -> Turn {
         let stream = connect(&self.places.h2c).await?;
         self.streams(stream, path, kind, served).await
     }
 
-    async fn tls_h2(&self, served: &impl Fn() -> usize) -> Turn {
+    async fn tls_h2(&self, served: &impl Fn()) -> Turn {
         let places = &self.places;
         let stream = places.certificate.connect(&places.https, &["h2"]).await;
         self.streams(stream, "/", "", served).await
     }
 
     /// Streams on one connection, until the other side says goodbye.
-    async fn streams<S>(&self, stream: S, path: &str, kind: &str, served: &impl Fn() -> usize) -> Turn
+    async fn streams<S>(&self, stream: S, path: &str, kind: &str, served: &impl Fn()) -> Turn
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -224,7 +244,7 @@ impl Load {
         Ok(())
     }
 
-    async fn web_socket(&self, served: &impl Fn() -> usize) -> Turn {
+    async fn web_socket(&self, served: &impl Fn()) -> Turn {
         let socket = connect(&self.places.http).await?;
         let (mut socket, _) = client_async("ws://t.example/ws", socket)
             .await

@@ -3,6 +3,8 @@
 mod authority;
 #[path = "../store/dice.rs"]
 mod dice;
+#[path = "../store/folder.rs"]
+mod folder;
 mod harness;
 mod holding;
 #[path = "../jwt/signer.rs"]

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -221,10 +222,14 @@ fn what_changed_is_merged_in_the_background_and_changes_nobody() {
 
 /// What a start says that does not come to be.
 fn refused(folder: &Folder, site: &Site) -> String {
-    let file = folder.path().join("refused.yaml");
+    refused_start(&written(folder, site))
+}
+
+fn written(folder: &Folder, site: &Site) -> PathBuf {
+    let file = folder.path().join("switchyard.yaml");
     let any = "listeners: [{ address: \"127.0.0.1:0\" }]\nadmin: { address: \"127.0.0.1:0\" }\n";
     std::fs::write(&file, format!("{any}{}", site.yaml())).expect("configuration");
-    refused_start(&file)
+    file
 }
 
 #[test]
@@ -252,8 +257,54 @@ fn a_start_without_the_file_of_a_segment_says_which_and_a_running_program_serves
     std::fs::write(&file, &bytes).expect("written");
     let told = refused(&folder, &site);
     assert!(told.contains(&digest) && told.contains("have the digest"), "{told}");
+    assert!(
+        told.contains("segment many") && told.contains("--without-lost-users"),
+        "{told}"
+    );
     std::fs::rename(&aside, &file).expect("moved back");
     assert_eq!(origin_of(&site.start(), "late"), "canary");
+}
+
+#[test]
+fn a_start_without_lost_users_serves_those_who_came_since_until_the_list_is_imported_again() {
+    let folder = Folder::new("lost-segment");
+    let site = Site::new(&folder.store());
+    let proxy = site.start();
+    assert_eq!(put(&proxy, "", "", list(0).as_bytes()).status, 200);
+    target(&proxy);
+    made(&proxy, "POST", &format!("{ONE}/add"), JSON, r#"{"users":["late"]}"#);
+    let digest = get(&proxy, ONE)["roster"]["digest"].as_str().expect("text").to_owned();
+    proxy.signal("TERM");
+    assert_eq!(proxy.end().0, Some(0));
+    std::fs::remove_file(folder.path().join(format!("rollouts.db.segments/{digest}.roster"))).expect("lost");
+    let proxy = Proxy::launch(&written(&folder, &site), &["--without-lost-users"], &[]);
+    proxy.wait_ready();
+    assert_eq!(
+        ["late", "3"].map(|user| origin_of(&proxy, user)),
+        ["canary".to_owned(), "stable".to_owned()]
+    );
+    assert_eq!(get(&proxy, ONE)["users"], 1);
+    // What the store has is not built upon.
+    let add = format!("Host: localhost\r\n{JSON}");
+    let refused = ask(
+        &proxy.admin,
+        "POST",
+        &format!("{ONE}/add"),
+        &add,
+        r#"{"users":["more"]}"#,
+    );
+    assert!(
+        refused.status >= 500 && refused.body.contains("segment many"),
+        "{}",
+        refused.body
+    );
+    let revision = get(&proxy, ONE)["revision"].as_u64().expect("a number");
+    let again = put(&proxy, "", &if_match(revision), list(0).as_bytes());
+    assert_eq!(again.status, 200, "{}", again.body);
+    assert_eq!(origin_of(&proxy, "3"), "canary");
+    proxy.signal("TERM");
+    assert_eq!(proxy.end().0, Some(0));
+    assert_eq!(exported(&site.start()), set(&list(0)));
 }
 
 #[test]

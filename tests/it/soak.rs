@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::files::{directory, free};
+use crate::folder::until_in;
 use crate::harness::load::Load;
 use crate::harness::origin::{Wire, ok, serve};
-use crate::harness::{PATIENCE, Proxy, long};
+use crate::harness::{Proxy, long};
 
 const CLIENTS: usize = 32;
 /// Between two looks at the memory.
@@ -26,7 +27,7 @@ fn plan() -> (Duration, Duration) {
 fn configuration(origin: &str) -> (PathBuf, PathBuf) {
     let folder = directory("soak");
     let [http, admin] = free();
-    let (file, sock) = (folder.join("switchyard.yaml"), folder.join("run/upgrade.sock"));
+    let (file, sock) = (folder.join("switchyard.yaml"), folder.join("upgrade.sock"));
     let text = format!(
         "listeners: [{{ address: \"{http}\" }}]\nadmin: {{ address: \"{admin}\" }}\n\
          store: {{ embedded: {{ path: {}/store.db }} }}\nserver: {{ upgrade_sock: {} }}\naccess_log: {{ path: {}/access.log }}\n\
@@ -44,14 +45,9 @@ fn configuration(origin: &str) -> (PathBuf, PathBuf) {
 async fn upgrade(file: &Path, sock: &Path, old: Proxy) -> Proxy {
     let file = file.to_owned();
     let new = tokio::task::spawn_blocking(move || Proxy::launch(&file, &["-u"], &[]));
-    let since = Instant::now();
-    while !sock.exists() {
-        assert!(
-            since.elapsed() < PATIENCE,
-            "the successor does not wait for the sockets"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let sock = sock.to_owned();
+    let waits = move || until_in(sock.parent().expect("a folder"), || sock.exists());
+    tokio::task::spawn_blocking(waits).await.expect("the successor waits");
     old.signal("QUIT");
     let new = new.await.expect("it starts");
     let (code, lines) = tokio::task::spawn_blocking(move || old.end()).await.expect("it ends");

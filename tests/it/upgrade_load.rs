@@ -101,12 +101,7 @@ async fn loaded(name: &str) -> (Succession, Arc<Load>, tokio::task::JoinSet<()>)
 
 /// Waits until so many requests more were answered, or one failed.
 async fn more(load: &Load, requests: usize) {
-    let (before, since) = (load.served(), Instant::now());
-    while load.served() < before + requests && load.failures().is_empty() {
-        assert!(since.elapsed() < 20 * PATIENCE, "{:?}", load.by_kind());
-        tokio::task::yield_now().await;
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    assert!(load.more(requests, 20 * PATIENCE).await, "{:?}", load.by_kind());
 }
 
 async fn none_failed(load: &Load, mut clients: tokio::task::JoinSet<()>) {

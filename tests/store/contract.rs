@@ -42,6 +42,7 @@ each_store! {
     users_and_members_come_in_pages
     expired_users_come_in_the_order_of_their_time
     a_repeated_request_is_known_for_a_day
+    a_repeated_request_that_had_nothing_to_change_is_known_too
     history_is_filtered_and_comes_in_pages
     pruning_forgets_what_is_old_but_never_the_latest
     a_watch_of_what_is_forgotten_says_to_load_again
@@ -329,6 +330,24 @@ mod prove {
         assert_eq!(store.answered(&others).await.expect("answered"), None);
         store.prune(Moment(0)).await.expect("pruned");
         assert_eq!(answered("k", 1).await, Some(Answered::Same(Revision(1))));
+    }
+
+    pub async fn a_repeated_request_that_had_nothing_to_change_is_known_too(store: Arc<dyn Store>) {
+        let mut made = commit_at(now(), vec![put("search", "1")]);
+        made.idempotency = Some(asked("made", 1));
+        store.commit(Revision(0), made).await.expect("committed");
+        for key in ["made", "not"] {
+            store.nothing_to_change(asked(key, 1), Revision(1)).await.expect("kept");
+        }
+        must(&*store, 1, vec![put("search", "2")]).await;
+        let answered = |key: &'static str, digest| {
+            let store = store.clone();
+            async move { store.answered(&asked(key, digest)).await.expect("answered") }
+        };
+        assert_eq!(answered("made", 1).await, Some(Answered::Same(Revision(1))));
+        assert_eq!(answered("not", 1).await, Some(Answered::Unchanged(Revision(1))));
+        assert_eq!(answered("not", 2).await, Some(Answered::Other));
+        assert_eq!(store.revision().await.expect("read"), Revision(2));
     }
 
     pub async fn history_is_filtered_and_comes_in_pages(store: Arc<dyn Store>) {

@@ -5,13 +5,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use switchyard::rollout::{Fact, Moment, Revision};
 use switchyard::store::{
     Answered, CommitError, EmbeddedSettings, EmbeddedStore, Event, HistoryQuery, Store, StoreError, Watch,
 };
 
+use crate::folder::until_in;
 use crate::make::{asked, commit, commit_at, delete, load, must, next, now, pin, put, release, rollout, scheduled};
 
 /// A folder of one test's own, removed at its end.
@@ -54,15 +55,6 @@ impl Drop for Folder {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             eprintln!("{}: {error}", self.0.display());
         }
-    }
-}
-
-/// Waits until a thread of the store has done something that it tells nobody of.
-pub fn until(mut done: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(60), "it does not happen");
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
@@ -200,7 +192,8 @@ fn only_the_owner_can_read_the_files() {
     let store = EmbeddedStore::open(&settings).expect("opens");
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
     runtime.block_on(must(&store, 0, vec![put("search", "1")]));
-    until(|| path.with_file_name("rollouts.db.snapshot").exists());
+    let folder = path.parent().expect("a folder");
+    until_in(folder, || path.with_file_name("rollouts.db.snapshot").exists());
     let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(path.parent().expect("a folder")), 0o700);
     for name in [
@@ -239,7 +232,7 @@ async fn the_copy_serves_reading_while_the_store_is_damaged() {
     tokio::task::spawn_blocking({
         let path = folder.path();
         move || {
-            until(|| {
+            until_in(path.parent().expect("a folder"), || {
                 let copy = EmbeddedStore::open_snapshot(&path);
                 copy.is_ok_and(|copy| runtime.block_on(copy.revision()).expect("revision") == Revision(20))
             });

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod dice;
 mod embedded;
+mod folder;
 mod history;
 mod make;
 mod model;

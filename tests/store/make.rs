@@ -166,9 +166,9 @@ pub async fn next(watch: &mut Box<dyn Watch>) -> Committed {
 /// A list of users, kept by the store, and known to the model.
 pub fn kept(store: &dyn Store, users: &BTreeSet<String>) -> Roster {
     let rosters = store.rosters();
-    let mut gathered = Gathered::new(rosters.fresh_key());
+    let mut gathered = Gathered::new(rosters.fresh_key(), 1);
     users.iter().for_each(|user| gathered.add(user));
-    let roster = rosters.keep(gathered.sorted(1)).expect("kept");
+    let roster = rosters.keep(gathered.sorted().expect("few")).expect("kept");
     known(&roster, users);
     roster
 }

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use switchyard::rollout::{Fact, Members, Moment, Revision};
-use switchyard::store::{MemoryStore, Store};
+use switchyard::store::{Answered, EmbeddedStore, MemoryStore, Store};
 
 use crate::dice::Dice;
-use crate::embedded::{Folder, until};
-use crate::make::{commit_at, edit, kept, known, load, must, segment, stand_on};
+use crate::embedded::Folder;
+use crate::folder::until_in;
+use crate::make::{asked, commit_at, edit, kept, known, load, must, now, segment, stand_on};
 use crate::model::Model;
 
 fn id(dice: &mut Dice) -> String {
@@ -77,7 +78,7 @@ async fn merge(dice: &mut Dice, store: &dyn Store, state: &Model, name: &str) ->
     for fact in facts {
         match fact {
             Fact::Roster { segment: of, roster } if of.as_str() == name => {
-                members = Some(Members::of(store.rosters().open(&roster).expect("opened")));
+                members = Some(Members::of(store.rosters().open(&of, &roster).expect("opened")));
             }
             Fact::Segment {
                 segment: of,
@@ -226,7 +227,7 @@ async fn a_roster_that_is_missing_cut_short_or_damaged_is_named() {
         folder
             .open()
             .rosters()
-            .open(&roster)
+            .open(&segment("staff"), &roster)
             .map(|_| ())
             .expect_err("wrong")
             .to_string()
@@ -243,7 +244,7 @@ async fn a_roster_that_is_missing_cut_short_or_damaged_is_named() {
         let text = open();
         let place = file("roster").display().to_string();
         assert!(
-            text.contains(told) && text.contains(&place) && text.contains("backup"),
+            text.contains(told) && text.contains(&place) && text.contains("segment staff") && text.contains("backup"),
             "{text}"
         );
     }
@@ -290,7 +291,7 @@ async fn files_that_nothing_names_go_and_those_that_undoing_needs_stay() {
     let later = commit_at(9_000, vec![edit("other", false, &[], &[])]);
     store.commit(Revision(2), later).await.expect("committed");
     // Nor does the copy, which is not made again for a minute.
-    until(|| folder.copy().exists());
+    until_in(folder.path().parent().expect("a folder"), || folder.copy().exists());
     std::fs::remove_file(folder.copy()).expect("removed");
     store.prune(Moment(8_000)).await.expect("pruned");
     assert_eq!(there(), 1);
@@ -320,4 +321,34 @@ async fn a_store_of_the_first_schema_is_brought_forward_and_its_program_changes_
         [],
     );
     assert!(late.expect_err("refused").to_string().contains("no such table"));
+}
+
+/// As a program of before keeps it.
+fn answered_before(old: &rusqlite::Connection) {
+    let asked = asked("old", 1);
+    let sql = "INSERT INTO answers (actor, key, digest, revision, at) VALUES (?1, ?2, ?3, 1, ?4)";
+    let at = i64::try_from(now()).expect("a time");
+    old.execute(sql, rusqlite::params![asked.actor, asked.key, asked.digest, at])
+        .expect("kept");
+}
+
+#[tokio::test]
+async fn what_an_older_program_answered_is_known_in_its_store_and_in_its_copy() {
+    let folder = Folder::new();
+    let known = Some(Answered::Same(Revision(1)));
+    let old = rusqlite::Connection::open(folder.copy()).expect("opened");
+    old.execute_batch(include_str!("../fixtures/store/schema_1.sql"))
+        .expect("made");
+    answered_before(&old);
+    drop(old);
+    let copy = EmbeddedStore::open_snapshot(&folder.path()).expect("opened");
+    assert_eq!(copy.answered(&asked("old", 1)).await.expect("read"), known);
+    std::fs::copy(folder.copy(), folder.path()).expect("copied");
+    let store = folder.open();
+    assert_eq!(store.answered(&asked("old", 1)).await.expect("read"), known);
+    // It still runs during an upgrade.
+    let old = rusqlite::Connection::open(folder.path()).expect("opened");
+    old.execute("DELETE FROM answers", []).expect("forgotten");
+    answered_before(&old);
+    assert_eq!(store.answered(&asked("old", 1)).await.expect("read"), known);
 }

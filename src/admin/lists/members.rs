@@ -4,7 +4,7 @@ use super::Sink;
 use crate::rollout::{Gathered, Moment, ReleaseName};
 
 impl Sink for Gathered {
-    /// Twice what a segment may hold, with room for those that come more than once.
+    /// More than twice what a segment may hold: some may come more than once.
     const LINES_MAX: u32 = 250_000_000;
     const BYTES_MAX: u64 = 32 << 30;
 
@@ -18,5 +18,9 @@ impl Sink for Gathered {
         // That a line says no more than a user was seen when it was read.
         self.add(user);
         Ok(())
+    }
+
+    fn too_many(&self) -> Option<String> {
+        Gathered::too_many(self).map(|too_many| too_many.to_string())
     }
 }

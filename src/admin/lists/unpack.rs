@@ -232,13 +232,13 @@ mod tests {
     use crate::rollout::{Gathered, RosterKey};
 
     fn reading() -> Reading<Gathered> {
-        Reading::of_members(Format::Plain, RosterKey([1, 2]))
+        Reading::of_members(Format::Plain, RosterKey([1, 2]), 1)
     }
 
     fn unpacked(packing: Packing, packed: &[u8], at_once: usize) -> Result<u64, Refusal> {
         let mut unpacking = Unpacking::new(packing, reading())?;
         packed.chunks(at_once).try_for_each(|piece| unpacking.feed(piece))?;
-        Ok(unpacking.end()?.sorted(1).users())
+        Ok(unpacking.end()?.sorted().expect("few").users())
     }
 
     fn gzipped(text: &[u8]) -> Vec<u8> {

@@ -69,6 +69,11 @@ impl Sink for Users {
             }
         }
     }
+
+    /// Each is taken once, and there are no more than lines.
+    fn too_many(&self) -> Option<String> {
+        None
+    }
 }
 
 impl Users {

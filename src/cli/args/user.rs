@@ -185,7 +185,7 @@ pub enum SegmentVerb {
         #[arg(value_name = "SEGMENT", value_parser = SegmentName::parse)]
         name: SegmentName,
         /// Their ids
-        #[arg(required = true, value_name = "USER")]
+        #[arg(required = true, value_name = "USER", value_parser = user_id)]
         users: Vec<String>,
         #[command(flatten)]
         ask: Ask,
@@ -196,7 +196,7 @@ pub enum SegmentVerb {
         #[arg(value_name = "SEGMENT", value_parser = SegmentName::parse)]
         name: SegmentName,
         /// Their ids
-        #[arg(required = true, value_name = "USER")]
+        #[arg(required = true, value_name = "USER", value_parser = user_id)]
         users: Vec<String>,
         #[command(flatten)]
         ask: Ask,

@@ -30,6 +30,7 @@ const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Of a message that is waited for, at first: most heads are smaller, and a small body comes along.
 const PEEK_BYTES: usize = 16 * 1024;
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+const TOO_LONG: &[u8] = b"HTTP/1.1 414 URI Too Long\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
@@ -71,7 +72,10 @@ impl Socket {
     fn end(&mut self, fault: Fault, cx: &mut Context<'_>) -> io::Error {
         let (answer, cause, kind) = match fault {
             Fault::SlowHead => (Some(TOO_SLOW), "header_timeout", io::ErrorKind::TimedOut),
-            Fault::LargeHead => (Some(TOO_LARGE), "header_too_large", io::ErrorKind::InvalidData),
+            Fault::LargeHead(why) => {
+                let answer = if why.status == 414 { TOO_LONG } else { TOO_LARGE };
+                (Some(answer), why.cause, io::ErrorKind::InvalidData)
+            }
             Fault::SlowBody => (None, "body_too_slow", io::ErrorKind::TimedOut),
             Fault::Chunks => (None, "chunks", io::ErrorKind::InvalidData),
             Fault::Trailers => (None, "trailers", io::ErrorKind::InvalidData),

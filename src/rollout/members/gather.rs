@@ -1,5 +1,7 @@
 //! Gathers the ids of a list while it is read, in little more memory than the roster that comes of it, and sorts them.
 
+use thiserror::Error;
+
 use super::key::{RosterKey, UserKey, fingerprint, number_of, uuid_of};
 use super::roster::Draft;
 use crate::precedence;
@@ -17,14 +19,52 @@ const KEYS_SORTED_AT_ONCE: usize = 4 * 1024;
 const LENGTH: usize = 2;
 /// Fewer are sorted by one thread.
 const ALONE_MAX: u64 = 100_000;
+/// What a list of a segment's users may take.
+const OF_A_SEGMENT: Bounds = Bounds {
+    unlooked_min: 256 << 20,
+    unlooked_max: 1 << 30,
+    users: 100_000_000,
+    text: 4 << 30,
+};
+
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    /// Bytes of ids that come until those that came before are looked for, at least and at most: a list of one user a
+    /// hundred million times packs into next to nothing, and a list of many different ones is not to be sorted often.
+    unlooked_min: usize,
+    unlooked_max: usize,
+    users: u64,
+    /// Bytes of the ids that are neither numbers nor UUIDs.
+    text: usize,
+}
 
 /// Ids as they come, in any order, some of them more than once.
 pub struct Gathered {
     key: RosterKey,
+    bounds: Bounds,
+    threads: usize,
     numbers: Vec<Chunks<u64>>,
     uuids: Vec<Chunks<u128>>,
     texts: Vec<Texts>,
+    /// Ids and their bytes, those that came before included unless they have been thrown out.
     count: u64,
+    bytes: usize,
+    /// At so many bytes those are thrown out.
+    look_at: usize,
+    too_many: Option<TooMany>,
+}
+
+/// Why a list is none of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum TooMany {
+    /// More users than a segment has.
+    #[error("the list has more than {0} different users: make two segments of it")]
+    Users(u64),
+    /// Their ids are too long.
+    #[error(
+        "ids that are neither numbers nor UUIDs have more than {0} bytes together: write shorter ids, or make two segments"
+    )]
+    Bytes(usize),
 }
 
 /// Ids in the order of their keys, each once.
@@ -50,61 +90,95 @@ struct Texts {
 }
 
 impl Gathered {
-    /// Nobody yet; the key is for fingerprints.
+    /// Nobody yet; the key is for fingerprints. Sorts on so many threads.
     #[must_use]
-    pub fn new(key: RosterKey) -> Self {
+    pub fn new(key: RosterKey, threads: usize) -> Self {
+        Self::within(OF_A_SEGMENT, key, threads)
+    }
+
+    fn within(bounds: Bounds, key: RosterKey, threads: usize) -> Self {
         Self {
             key,
+            bounds,
+            threads,
             numbers: fresh(),
             uuids: fresh(),
             texts: fresh(),
             count: 0,
+            bytes: 0,
+            look_at: bounds.unlooked_min,
+            too_many: None,
         }
     }
 
-    /// Takes an id, which is at most 65,535 bytes long; no user's id is longer.
+    /// Takes an id, which is at most 65,535 bytes long; no user's id is longer. Blocks now and then, for as long as it takes
+    /// to sort what has come.
     pub fn add(&mut self, id: &str) {
         let bytes = id.as_bytes();
         let hash = UserHash::of(bytes);
         self.count += 1;
-        match UserKey::of(hash, bytes) {
-            UserKey::Number(key) => self.numbers[part(u128::from(key) << 64)].push(key),
-            UserKey::Uuid(key) => self.uuids[part(key)].push(key),
+        self.bytes += match UserKey::of(hash, bytes) {
+            UserKey::Number(key) => {
+                self.numbers[part(u128::from(key) << 64)].push(key);
+                size_of::<u64>()
+            }
+            UserKey::Uuid(key) => {
+                self.uuids[part(key)].push(key);
+                size_of::<u128>()
+            }
             UserKey::Text(hash) => {
                 let key = fingerprint(self.key, hash, bytes);
                 self.texts[part(key)].push(bytes);
+                LENGTH + bytes.len()
             }
+        };
+        if self.bytes >= self.look_at {
+            self.throw_out();
         }
     }
 
-    /// How many ids have come, those that came before included.
+    /// Why no more can be taken, once it has been found out: now and then while ids come.
     #[must_use]
-    pub fn count(&self) -> u64 {
-        self.count
+    pub fn too_many(&self) -> Option<TooMany> {
+        self.too_many
     }
 
-    /// Sorts them on so many threads; blocks while it does.
-    #[must_use]
-    pub fn sorted(self, threads: usize) -> Sorted {
-        let threads = if self.count < ALONE_MAX { 1 } else { threads };
-        let Self {
-            key,
-            mut numbers,
-            mut uuids,
-            mut texts,
-            ..
-        } = self;
+    /// Sorts what has come and throws out those that came before; yields how many of each kind there are.
+    fn throw_out(&mut self) -> [u64; 3] {
+        let (key, threads) = (self.key, if self.count < ALONE_MAX { 1 } else { self.threads });
         let counts = [
-            each_part(&mut numbers, threads, Chunks::sort),
-            each_part(&mut uuids, threads, Chunks::sort),
-            each_part(&mut texts, threads, |part, ()| part.sort(key)),
+            each_part(&mut self.numbers, threads, Chunks::sort),
+            each_part(&mut self.uuids, threads, Chunks::sort),
+            each_part(&mut self.texts, threads, |part, ()| part.sort(key)),
         ];
-        Sorted {
-            key,
-            counts,
-            numbers,
-            uuids,
-            texts,
+        let text: usize = self.texts.iter().map(Texts::bytes).sum();
+        self.count = counts.iter().sum();
+        self.bytes = counts[0] as usize * size_of::<u64>() + counts[1] as usize * size_of::<u128>() + text;
+        let bounds = self.bounds;
+        self.look_at = self.bytes + (2 * self.bytes).clamp(bounds.unlooked_min, bounds.unlooked_max);
+        self.too_many = if self.count > bounds.users {
+            Some(TooMany::Users(bounds.users))
+        } else {
+            (text > bounds.text).then_some(TooMany::Bytes(bounds.text))
+        };
+        counts
+    }
+
+    /// Sorts them; blocks while it does.
+    ///
+    /// # Errors
+    /// When there are more than a segment has.
+    pub fn sorted(mut self) -> Result<Sorted, TooMany> {
+        let counts = self.throw_out();
+        match self.too_many {
+            Some(too_many) => Err(too_many),
+            None => Ok(Sorted {
+                key: self.key,
+                counts,
+                numbers: self.numbers,
+                uuids: self.uuids,
+                texts: self.texts,
+            }),
         }
     }
 }
@@ -170,6 +244,7 @@ impl<T: Copy + Ord> Chunks<T> {
             chunk.extend_from_slice(here);
             rest = after;
         }
+        self.full.retain(|chunk| !chunk.is_empty());
         room.len() as u64
     }
 
@@ -223,6 +298,10 @@ impl Texts {
         all.iter().for_each(|(_, id)| self.push(id));
         self.full.push(std::mem::take(&mut self.open));
         all.len() as u64
+    }
+
+    fn bytes(&self) -> usize {
+        self.full.iter().map(Vec::len).sum()
     }
 
     fn each(&self) -> impl Iterator<Item = &[u8]> {
@@ -304,5 +383,83 @@ impl Draft for Sorted {
 
     fn drain_uuids(&mut self, each: &mut dyn FnMut(u128)) {
         self.uuids.drain(..).for_each(|mut part| part.drain(each));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const SMALL: Bounds = Bounds {
+        unlooked_min: 10_000,
+        unlooked_max: 40_000,
+        users: 5_000,
+        text: 50_000,
+    };
+
+    fn small() -> Gathered {
+        Gathered::within(SMALL, RosterKey([1, 2]), 2)
+    }
+
+    fn ids(of: u64) -> [String; 3] {
+        [
+            of.to_string(),
+            format!("00000000-0000-4000-8000-{of:012x}"),
+            format!("user {of}"),
+        ]
+    }
+
+    #[test]
+    fn ids_that_come_again_and_again_take_no_room() {
+        let mut gathered = small();
+        for round in 0..50_000u64 {
+            ids(round % 7).iter().for_each(|id| gathered.add(id));
+            assert!(gathered.bytes <= SMALL.unlooked_min + 3_000, "{}", gathered.bytes);
+        }
+        assert_eq!(gathered.too_many(), None);
+        let sorted = gathered.sorted().expect("few");
+        let (found, wanted): (BTreeSet<_>, BTreeSet<_>) = (
+            sorted.ids().into_iter().map(String::from).collect(),
+            (0..7).flat_map(ids).collect(),
+        );
+        assert_eq!((found, sorted.users()), (wanted, 21));
+    }
+
+    #[test]
+    fn what_was_sorted_on_the_way_is_what_comes_of_it() {
+        let mut gathered = small();
+        let mut wanted = BTreeSet::new();
+        for n in 0..6_000u64 {
+            // Some come a second time, much later.
+            for id in ids(n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_500) {
+                gathered.add(&id);
+                wanted.insert(id);
+            }
+        }
+        let sorted = gathered.sorted().expect("few");
+        let names: Vec<u128> = sorted.names().map(|id| of_text(sorted.key, id.as_bytes())).collect();
+        assert!(names.is_sorted());
+        let found: BTreeSet<String> = sorted.ids().into_iter().map(String::from).collect();
+        assert_eq!(found, wanted);
+    }
+
+    #[test]
+    fn more_than_a_segment_has_is_told_while_it_comes() {
+        let mut users = small();
+        let mut came = 0;
+        while users.too_many().is_none() {
+            users.add(&came.to_string());
+            came += 1;
+            assert!(came < 100_000, "never told");
+        }
+        assert_eq!(users.sorted().err(), Some(TooMany::Users(SMALL.users)));
+        let mut long = small();
+        (0..60).for_each(|n| long.add(&format!("{n:01000}x")));
+        assert_eq!(long.sorted().err(), Some(TooMany::Bytes(SMALL.text)));
+        let mut all = small();
+        (0..SMALL.users).for_each(|n| all.add(&n.to_string()));
+        assert_eq!(all.sorted().map(|sorted| sorted.users()).ok(), Some(SMALL.users));
     }
 }

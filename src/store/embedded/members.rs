@@ -241,7 +241,7 @@ impl Segments<'_> {
 
     fn opened(&self, segment: &SegmentName) -> Result<Option<Roster>, Fault> {
         let roster = self.roster(segment)?;
-        Ok(roster.map(|name| self.rosters.open(&name)).transpose()?)
+        Ok(roster.map(|name| self.rosters.open(segment, &name)).transpose()?)
     }
 
     /// As with single users: all are looked at before any is changed.

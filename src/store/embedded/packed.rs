@@ -31,7 +31,7 @@ impl Packer {
     }
 
     pub(super) fn add(&mut self, fact: &Fact) -> Result<(), Fault> {
-        self.rosters.extend(fact.roster().map(|name| name.digest));
+        self.rosters.extend(fact.roster().map(|(_, name)| name.digest));
         serde_json::to_writer(&mut self.pack, fact)?;
         self.pack.write_all(b"\n")?;
         Ok(())

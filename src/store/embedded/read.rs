@@ -2,15 +2,12 @@
 
 use std::collections::HashSet;
 
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, Row, params};
 use tokio::sync::mpsc;
 
 use crate::rollout::{Fact, Moment, Revision, RolloutName, RosterDigest, SegmentName, UserEntry};
 use crate::store::undo::Undo;
-use crate::store::{
-    ANSWERS_KEPT_MILLIS, Answered, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Record,
-    UserPage,
-};
+use crate::store::{Committed, Expired, HistoryEntry, HistoryQuery, Loaded, Record, UserPage};
 
 use super::column::{self, Releases, limit, number, stored, text};
 use super::fault::Fault;
@@ -227,23 +224,6 @@ pub(super) fn expired(db: &Connection, now: Moment, at_most: usize) -> Result<Ex
             .push((parsed(RolloutName::parse(text(row, 0)?))?, text(row, 1)?.into()));
     }
     Ok(expired)
-}
-
-/// `now` in milliseconds.
-pub(super) fn answered(db: &Connection, asked: &Idempotency, now: u64) -> Result<Option<Answered>, Fault> {
-    let sql = "SELECT digest, revision FROM answers WHERE actor = ?1 AND key = ?2 AND at > ?3";
-    let since = stored(now.saturating_sub(ANSWERS_KEPT_MILLIS));
-    let mut query = db.prepare_cached(sql)?;
-    let answer = query.query_row(params![asked.actor, asked.key, since], |row| {
-        let same = row.get_ref(0)?.as_blob().is_ok_and(|digest| digest == asked.digest);
-        let revision = column::revision(row, 1)?;
-        Ok(if same {
-            Answered::Same(revision)
-        } else {
-            Answered::Other
-        })
-    });
-    Ok(answer.optional()?)
 }
 
 /// The rosters that segments stand on, and those that undoing needs.

@@ -18,7 +18,7 @@ use super::fault::Fault;
 use super::feed::Feed;
 use super::file::StoreFile;
 use super::members::{Segments, When};
-use super::{apply, packed, read, schema};
+use super::{answers, apply, packed, read, schema};
 
 /// Writes to the file.
 pub(super) struct Writer {
@@ -174,9 +174,7 @@ fn write(segments: Segments<'_>, base: Revision, commit: &Commit, place: &str) -
         about.execute(params![rollout.as_str(), next])?;
     }
     if let Some(asked) = &commit.idempotency {
-        let sql = "INSERT OR REPLACE INTO answers (actor, key, digest, revision, at) VALUES (?1, ?2, ?3, ?4, ?5)";
-        let mut answer = tx.prepare_cached(sql)?;
-        answer.execute(params![asked.actor, asked.key, asked.digest, next, at])?;
+        answers::changed(tx, asked, Revision(base.0 + 1), record.at.0)?;
     }
     Ok(mark)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::origin::Wire;
@@ -17,7 +18,7 @@ const TOLD_MAX: usize = 20;
 #[derive(Debug, Default)]
 pub struct Seen {
     stop: AtomicBool,
-    answered: AtomicU64,
+    answered: watch::Sender<u64>,
     failed: AtomicU64,
     told: Mutex<Vec<String>>,
     /// Of answered requests.
@@ -52,7 +53,7 @@ impl Load {
     }
 
     pub fn answered(&self) -> u64 {
-        self.seen.answered.load(Ordering::SeqCst)
+        *self.seen.answered.borrow()
     }
 
     pub fn failed(&self) -> u64 {
@@ -62,15 +63,9 @@ impl Load {
     /// Waits until so many more requests were answered.
     pub async fn serve(&self, more: u64) {
         let wanted = self.answered() + more;
-        let since = Instant::now();
-        while self.answered() < wanted {
-            assert!(
-                since.elapsed() < PATIENCE,
-                "requests are not answered: {:?}",
-                self.seen.told.lock()
-            );
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let mut answered = self.seen.answered.subscribe();
+        let all = tokio::time::timeout(PATIENCE, answered.wait_for(|answered| *answered >= wanted)).await;
+        assert!(all.is_ok(), "requests are not answered: {:?}", self.seen.told.lock());
     }
 
     pub async fn stop(mut self) -> Tally {
@@ -112,7 +107,7 @@ async fn client(address: String, pause: Duration, seen: Arc<Seen>) {
             Ok(()) => {
                 let micros = u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX);
                 seen.micros.lock().push(micros);
-                seen.answered.fetch_add(1, Ordering::SeqCst);
+                seen.answered.send_modify(|answered| *answered += 1);
             }
             Err(why) => {
                 connection = None;
