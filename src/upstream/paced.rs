@@ -34,12 +34,12 @@ use super::pace::Pace;
 use crate::clock;
 
 /// What is read at once of a response that is waited for: small ones come whole.
-const FIRST_BYTES: usize = 16 * 1024;
-/// So many responses at a time are read as Pingora reads them, whether or not their clients take it: up to ten such pieces
-/// wait for one. Fast clients take turns at that within a millisecond.
-const WIDE_MAX: usize = 16;
+const FIRST_BYTES: usize = 12 * 1024;
+/// So many responses at a time are read as Pingora reads them, as long as their clients' connections take something: some
+/// 800 KiB wait for one that stops. Fast clients take turns at that within a millisecond.
+const WIDE_MAX: usize = 6;
 const WIDE_BYTES: usize = 64 * 1024;
-/// What is read of the others before their clients take it. A thousand clients that take nothing make do with some 56 KiB
+/// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
 /// each, the buffers of their requests included; one that takes all waits for more system calls.
 const NARROW_BYTES: usize = 4 * 1024;
 /// What is read where nobody can tell whether the client takes it: Pingora's queue has room for a few of these.
@@ -141,10 +141,10 @@ impl Progress {
         if self.wide.is_none() {
             self.wide = Wide::take();
         }
+        ready!(pace.poll_moving(cx));
         if self.wide.is_some() {
             return Poll::Ready(WIDE_BYTES);
         }
-        ready!(pace.poll_moving(cx));
         if pace.takes() {
             self.untaken = 0;
             self.turns = 0;

@@ -198,7 +198,7 @@ fn idle_connections_are_bounded_in_the_whole_process() {
     };
     let origins = [origin(), origin()];
     let proxy = Proxy::start(&format!(
-        "server: {{ threads: 1 }}\npools:\n  a: {{ endpoints: [\"{}\"], connections: {{ max_idle: 3 }} }}\n  \
+        "server: {{ threads: 2 }}\npools:\n  a: {{ endpoints: [\"{}\"], connections: {{ max_idle: 3 }} }}\n  \
          b: {{ endpoints: [\"{}\"], connections: {{ max_idle: 3 }} }}\n\
          routes: [{{ pool: a, match: {{ path: /a }} }}, {{ pool: b }}]\n",
         origins[0].address, origins[1].address
