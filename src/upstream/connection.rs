@@ -5,7 +5,7 @@
 use std::any::Any;
 use std::fmt;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -30,8 +30,6 @@ pub struct Connection {
     pace: Pace,
     /// Where it waits for its next request.
     home: Weak<Kept>,
-    /// Whether it had a request before.
-    used: AtomicBool,
 }
 
 impl fmt::Debug for Connection {
@@ -51,7 +49,6 @@ impl Connection {
             held: Mutex::new(None),
             pace: Pace::default(),
             home,
-            used: AtomicBool::new(false),
         }
     }
 
@@ -63,11 +60,6 @@ impl Connection {
     /// Where it waits for its next request, if there is such a place.
     pub(super) fn home(&self) -> Option<Arc<Kept>> {
         self.home.upgrade()
-    }
-
-    /// A request begins on it. Yields whether there was one before.
-    pub fn begin(&self) -> bool {
-        self.used.load(Ordering::Relaxed) || self.used.swap(true, Ordering::Relaxed)
     }
 
     /// How its responses are taken.
@@ -86,9 +78,9 @@ impl Connection {
         *self.held.lock() = Some(Box::new(held));
     }
 
-    /// The request is over.
-    pub fn release(&self) {
-        drop(self.held.lock().take());
+    /// Yields what is held, if anything is.
+    pub fn release(&self) -> Option<Box<dyn Any + Send>> {
+        self.held.lock().take()
     }
 
     /// The head is there, or the request is over.
@@ -119,7 +111,7 @@ impl Connection {
                 .is_ok();
         if won {
             self.end();
-            self.release();
+            drop(self.release());
         }
     }
 }
