@@ -4,6 +4,8 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -16,6 +18,17 @@ use socket2::SockRef;
 use super::kept::Kept;
 use super::pace::Pace;
 use crate::clock::Tick;
+
+/// What came on a connection and was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peeked {
+    /// Nothing.
+    Silence,
+    /// Something.
+    Bytes,
+    /// Its end, or an error.
+    End,
+}
 
 const NOT_WAITING: u64 = 0;
 const EXPIRED: u64 = u64::MAX;
@@ -93,6 +106,17 @@ impl Connection {
     /// Whether the connection was ended because the head did not come in time.
     pub fn expired(&self) -> bool {
         self.head_due.load(Ordering::Acquire) == EXPIRED
+    }
+
+    /// Looks at what is there to be read, and leaves it there.
+    pub(super) fn peek(&self) -> Peeked {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        match SockRef::from(&self.socket).peek(&mut byte) {
+            // The runtime has it never wait.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Peeked::Silence,
+            Ok(1..) => Peeked::Bytes,
+            Ok(0) | Err(_) => Peeked::End,
+        }
     }
 
     /// Makes the next read see the end of the stream, so that the connection is not used again.
