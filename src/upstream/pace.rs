@@ -55,7 +55,11 @@ impl Pace {
         }
         *self.reader.lock() = Some(cx.waker().clone());
         // It may have moved meanwhile.
-        if self.is_stuck() { Poll::Pending } else { Poll::Ready(()) }
+        if self.is_stuck() {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
+        }
     }
 
     fn is_stuck(&self) -> bool {
