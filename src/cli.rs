@@ -130,17 +130,13 @@ fn check(file: &Path) -> ExitCode {
             print_line(&format!(
                 "{}: ok: {}, {}, {}",
                 file.display(),
-                counted(pools, "pool"),
-                counted(routes, "route"),
-                counted(rollouts, "rollout")
+                screen::counted(pools, "pool"),
+                screen::counted(routes, "route"),
+                screen::counted(rollouts, "rollout")
             ))
         }
         Err(e) => complain(&e.to_string(), INVALID),
     }
-}
-
-fn counted(number: usize, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 fn pretty(value: &serde_json::Value) -> String {

@@ -12,7 +12,7 @@
 //!          control
 //! edges    store    upstream         (never each other)
 //! domain   rollout -> identity
-//! ground   clock    telemetry    precedence
+//! ground   clock    telemetry    precedence    prefetch
 //! ```
 //!
 //! - [`clock`]: the only reader of time

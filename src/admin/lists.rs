@@ -77,11 +77,10 @@ impl Format {
             Some("ndjson") => Ok(Self::Ndjson),
             Some("csv") => Ok(Self::Csv),
             Some("plain") => Ok(Self::Plain),
-            Some(_) => Err(Refusal::at(
-                Kind::Malformed,
-                "format",
-                "is none of ndjson, csv and plain",
-            )),
+            Some(other) => {
+                let text = format!("{other:?} is none of ndjson, csv and plain");
+                Err(Refusal::at(Kind::Malformed, "format", text))
+            }
         }
     }
 }

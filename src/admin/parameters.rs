@@ -42,7 +42,10 @@ impl Parameters {
         match self.take(name).as_deref() {
             None | Some("false") => Ok(false),
             Some("true") => Ok(true),
-            Some(_) => Err(Refusal::at(Kind::Malformed, name, "is neither true nor false")),
+            Some(other) => {
+                let text = format!("{other:?} is neither true nor false");
+                Err(Refusal::at(Kind::Malformed, name, text))
+            }
         }
     }
 

@@ -214,7 +214,10 @@ async fn export(
     let (plain, media) = match query.take("format").as_deref() {
         None | Some("ndjson") => (false, NDJSON),
         Some("plain") => (true, PLAIN),
-        Some(_) => return Err(Refusal::at(Kind::Malformed, "format", "is none of ndjson and plain")),
+        Some(other) => {
+            let text = format!("{other:?} is none of ndjson and plain");
+            return Err(Refusal::at(Kind::Malformed, "format", text));
+        }
     };
     query.end()?;
     let revision = known(&state.pin(), &name)?.revision;

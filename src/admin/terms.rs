@@ -169,11 +169,11 @@ fn source(headers: &HeaderMap) -> Result<Source, Refusal> {
         None | Some(b"api") => Ok(Source::Api),
         Some(b"cli") => Ok(Source::Cli),
         Some(b"console") => Ok(Source::Console),
-        Some(_) => Err(Refusal::at(
-            Kind::Malformed,
-            "X-Source",
-            "is none of api, cli and console: leave it out",
-        )),
+        Some(other) => {
+            let other = String::from_utf8_lossy(other);
+            let text = format!("{other:?} is none of api, cli and console: leave it out");
+            Err(Refusal::at(Kind::Malformed, "X-Source", text))
+        }
     }
 }
 

@@ -197,7 +197,10 @@ async fn import(
     let replace = match query.take("mode").as_deref() {
         None | Some("merge") => false,
         Some("replace") => true,
-        Some(_) => return Err(Refusal::at(Kind::Malformed, "mode", "is neither merge nor replace")),
+        Some(other) => {
+            let text = format!("{other:?} is neither merge nor replace");
+            return Err(Refusal::at(Kind::Malformed, "mode", text));
+        }
     };
     let default = query.parsed::<ReleaseName>("release")?;
     let format = Format::of(query.take("format"), &parts.headers)?;

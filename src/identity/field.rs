@@ -1,4 +1,5 @@
-//! Single values out of a request: header fields, cookies, query parameters and names in certificates. What is there twice is ambiguous.
+//! Single values out of a request: header fields, cookies, query parameters and names in certificates. What is there
+//! twice is ambiguous.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName};

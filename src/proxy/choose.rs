@@ -22,6 +22,9 @@ use crate::identity::Identity;
 use crate::rollout::PoolIdx;
 use crate::upstream::{Acquire, PeerUse, RetryCause};
 
+/// The number of the first response on a connection.
+const FIRST_TURN: u64 = 1;
+
 /// The peer for the next attempt. The release is decided once; retries stay inside it.
 pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     let index = match ctx.pool {
@@ -107,11 +110,12 @@ fn kind(head: &RequestHeader, upgrade: bool) -> PeerUse {
 /// A connection is there.
 pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
     ctx.connection = connection_of(digest);
+    let turn = ctx.connection.as_ref().map(|c| c.pace().begins());
     // Pingora takes those that waited here for new ones.
-    let reused = ctx.connection.as_ref().is_some_and(|c| c.begin()) || reused;
+    let reused = reused || turn > Some(FIRST_TURN);
     ctx.reused = Some(reused);
-    if let (Some(wire), Some(connection)) = (&ctx.wire, &ctx.connection) {
-        wire.source().comes_from(connection);
+    if let (Some(wire), Some(connection), Some(turn)) = (&ctx.wire, &ctx.connection, turn) {
+        wire.source().comes_from(connection, turn);
     }
     if let Some(lease) = &ctx.lease {
         if reused {
@@ -144,7 +148,8 @@ pub fn wait_for_body(ctx: &mut Context, pause: Duration) {
 /// The request is all sent: the head of the response is due from now on.
 pub fn wait_for_head(ctx: &mut Context) {
     if ctx.upstream_status.is_some() {
-        return ctx.head_arrived();
+        ctx.head_arrived();
+        return ctx.rejoin();
     }
     let due = ctx.lease.as_ref().map(|lease| lease.endpoint().head_due(clock::tick()));
     if let Some(due) = due.filter(|_| !ctx.upstream_h2) {

@@ -17,6 +17,9 @@ use crate::identity::jwt::Token;
 use crate::rollout::{Decision, PoolIdx};
 use crate::upstream::{Connection, Endpoint, Lease};
 
+/// What a request has of an endpoint and of all requests in flight.
+type Parted = (Lease, Option<Place>);
+
 /// One request.
 pub struct Context {
     /// The state that this request sees, all through.
@@ -159,9 +162,22 @@ impl Context {
         let held = self.connection.clone().zip(self.lease.take());
         if let Some((connection, lease)) = held {
             self.last = Some(Arc::clone(lease.endpoint()));
-            connection.hold((lease, self.place.take()));
+            let parted: Parted = (lease, self.place.take());
+            connection.hold(parted);
             self.parting = true;
             self.expect_by(due);
+        }
+    }
+
+    /// The rest of the request came in time: its places are its own again, and the connection may be another's soon.
+    pub fn rejoin(&mut self) {
+        if let Some(connection) = self.connection.as_ref().filter(|_| self.parting) {
+            let held = connection.release().and_then(|held| held.downcast::<Parted>().ok());
+            if let Some((lease, place)) = held.map(|held| *held) {
+                self.lease = Some(lease);
+                self.place = place;
+            }
+            self.parting = false;
         }
     }
 }
@@ -171,7 +187,7 @@ impl Drop for Context {
         // A request that ends in any way leaves no deadline behind on a connection that others will use.
         self.head_arrived();
         if let Some(connection) = self.connection.as_ref().filter(|_| self.parting) {
-            connection.release();
+            drop(connection.release());
         }
     }
 }

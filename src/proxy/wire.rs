@@ -1,7 +1,7 @@
 //! What the gateway must know of a downstream connection's bytes and Pingora does not tell: how long a head has been
-//! coming, how fast a body comes, how its chunks are written, and where one message ends and the next begins: clients
-//! may send requests one behind another (RFC 9112, 9.3.2). The socket feeds it, the phases of a request steer it, and
-//! what Pingora takes for a head must be the bytes that are next here. Of HTTP/2, which has its own framing, only the start of a connection is bounded here, and trailers are looked at.
+//! coming, how fast a body comes, how its chunks are written, and where one of several messages ends (RFC 9112, 9.3.2).
+//! The socket feeds it, the phases of a request steer it, and what Pingora takes for a head must be the bytes that are
+//! next here. Of HTTP/2 the start of a connection is bounded, trailers are looked at, and frames for nobody are counted.
 
 mod chunks;
 mod flood;

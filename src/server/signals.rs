@@ -1,5 +1,6 @@
-//! What signals do. QUIT hands the listening sockets to a waiting successor, and drains only once that one accepts. TERM makes the process not ready, keeps the listeners for `drain_delay`, then drains. INT, and a second TERM, end it
-//! now. Pingora's own hand-over goes away even when it failed, and its drain is a fixed sleep: neither is used.
+//! What signals do. QUIT hands the listening sockets to a waiting successor, and drains only once that one accepts. TERM
+//! makes the process not ready, keeps the listeners for `drain_delay`, then drains. INT, and a second TERM, end it now.
+//! Pingora's own hand-over goes away even when it failed, and its drain is a fixed sleep: neither is used.
 
 use std::path::PathBuf;
 use std::sync::Arc;

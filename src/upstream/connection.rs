@@ -4,8 +4,10 @@
 
 use std::any::Any;
 use std::fmt;
+use std::io::ErrorKind;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
@@ -16,6 +18,17 @@ use socket2::SockRef;
 use super::kept::Kept;
 use super::pace::Pace;
 use crate::clock::Tick;
+
+/// What came on a connection and was not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peeked {
+    /// Nothing.
+    Silence,
+    /// Something.
+    Bytes,
+    /// Its end, or an error.
+    End,
+}
 
 const NOT_WAITING: u64 = 0;
 const EXPIRED: u64 = u64::MAX;
@@ -30,8 +43,6 @@ pub struct Connection {
     pace: Pace,
     /// Where it waits for its next request.
     home: Weak<Kept>,
-    /// Whether it had a request before.
-    used: AtomicBool,
 }
 
 impl fmt::Debug for Connection {
@@ -51,7 +62,6 @@ impl Connection {
             held: Mutex::new(None),
             pace: Pace::default(),
             home,
-            used: AtomicBool::new(false),
         }
     }
 
@@ -63,11 +73,6 @@ impl Connection {
     /// Where it waits for its next request, if there is such a place.
     pub(super) fn home(&self) -> Option<Arc<Kept>> {
         self.home.upgrade()
-    }
-
-    /// A request begins on it. Yields whether there was one before.
-    pub fn begin(&self) -> bool {
-        self.used.load(Ordering::Relaxed) || self.used.swap(true, Ordering::Relaxed)
     }
 
     /// How its responses are taken.
@@ -86,9 +91,9 @@ impl Connection {
         *self.held.lock() = Some(Box::new(held));
     }
 
-    /// The request is over.
-    pub fn release(&self) {
-        drop(self.held.lock().take());
+    /// Yields what is held, if anything is.
+    pub fn release(&self) -> Option<Box<dyn Any + Send>> {
+        self.held.lock().take()
     }
 
     /// The head is there, or the request is over.
@@ -101,6 +106,17 @@ impl Connection {
     /// Whether the connection was ended because the head did not come in time.
     pub fn expired(&self) -> bool {
         self.head_due.load(Ordering::Acquire) == EXPIRED
+    }
+
+    /// Looks at what is there to be read, and leaves it there.
+    pub(super) fn peek(&self) -> Peeked {
+        let mut byte = [MaybeUninit::uninit(); 1];
+        match SockRef::from(&self.socket).peek(&mut byte) {
+            // The runtime has it never wait.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Peeked::Silence,
+            Ok(1..) => Peeked::Bytes,
+            Ok(0) | Err(_) => Peeked::End,
+        }
     }
 
     /// Makes the next read see the end of the stream, so that the connection is not used again.
@@ -119,7 +135,7 @@ impl Connection {
                 .is_ok();
         if won {
             self.end();
-            self.release();
+            drop(self.release());
         }
     }
 }

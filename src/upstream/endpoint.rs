@@ -224,6 +224,11 @@ impl Endpoint {
         self.kept.sweep(now);
     }
 
+    /// Closes the connections that wait for a request: there will be none.
+    pub(super) fn keep_none(&self) {
+        self.kept.clear();
+    }
+
     pub(super) fn slots(&self) -> &Slots {
         &self.slots
     }
@@ -335,5 +340,69 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.endpoint.slots.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::PoolName;
+    use crate::upstream::connection::Connection;
+    use crate::upstream::pool::Pool;
+    use crate::upstream::settings::{Balance, Ejection, PoolSettings, Retries};
+    use pingora::protocols::GetProxyDigest;
+    use tokio::net::TcpListener;
+
+    fn endpoint(address: SocketAddr) -> Arc<Endpoint> {
+        Arc::new(Endpoint::new(&EndpointParts {
+            address,
+            place: 0,
+            host: "127.0.0.1",
+            port: address.port(),
+            weight: NonZeroU16::MIN,
+            pool: "leaving",
+            pool_number: 0,
+            connections: &Connections::default(),
+            server_name: None,
+            tls: &TlsMaterial::default(),
+            tunnel: None,
+            room: &Room::new(10),
+        }))
+    }
+
+    fn pool() -> Pool {
+        Pool::new(PoolSettings {
+            name: PoolName::parse("leaving").expect("a name"),
+            endpoints: Vec::new(),
+            balance: Balance::RoundRobin,
+            health_check: None,
+            ejection: Ejection::default(),
+            resolve_interval: PoolSettings::RESOLVE_INTERVAL,
+            connections: Connections::default(),
+            tls: None,
+            retries: Retries::default(),
+        })
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_left_its_pool_keeps_its_deadlines_and_no_waiting_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+        let (pool, endpoint) = (pool(), endpoint(listener.local_addr().expect("address")));
+        pool.replace(vec![Arc::clone(&endpoint)]);
+        let dial = endpoint.peer.options.custom_l4.clone().expect("a dial");
+        let at = listener.local_addr().expect("address").into();
+        let (waits, busy) = (dial.connect(&at).await, dial.connect(&at).await);
+        endpoint.kept.put(waits.expect("connected"), Tick::from_millis(60_000));
+        let busy = busy.expect("connected");
+        let connection = Connection::of(&busy.get_proxy_digest().expect("a digest")).expect("a connection");
+        connection.expect_head_by(Tick::from_millis(10));
+        pool.sweep(Tick::from_millis(9));
+        assert_eq!((endpoint.open(), connection.expired()), (2, false));
+        pool.replace(Vec::new());
+        pool.sweep(Tick::from_millis(10));
+        assert_eq!((endpoint.open(), connection.expired()), (1, true));
+        let left = Arc::downgrade(&endpoint);
+        drop(endpoint);
+        assert!(left.upgrade().is_none(), "the pool holds nobody back");
     }
 }

@@ -1,10 +1,12 @@
 //! A pool: picks an endpoint, holds a place on it, and counts what happens to its connections.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use log::{info, warn};
+use parking_lot::Mutex;
 use serde::Serialize;
 use thiserror::Error;
 
@@ -22,6 +24,8 @@ use crate::telemetry::targets;
 pub struct Pool {
     settings: PoolSettings,
     members: ArcSwap<Members>,
+    /// Former endpoints that still have requests in flight.
+    leaving: Mutex<Vec<Weak<Endpoint>>>,
     budget: RetryBudget,
     metrics: PoolMetrics,
 }
@@ -78,6 +82,7 @@ impl Pool {
         let members = Members::new(Vec::new(), settings.balance);
         Self {
             members: ArcSwap::from_pointee(members),
+            leaving: Mutex::default(),
             budget: RetryBudget::default(),
             metrics: PoolMetrics::new(settings.name.as_str()),
             settings,
@@ -105,8 +110,27 @@ impl Pool {
     }
 
     pub(super) fn replace(&self, endpoints: Vec<Arc<Endpoint>>) {
-        self.members
-            .store(Arc::new(Members::new(endpoints, self.settings.balance)));
+        let stay: HashSet<*const Endpoint> = endpoints.iter().map(Arc::as_ptr).collect();
+        let members = Members::new(endpoints, self.settings.balance);
+        let before = self.members.swap(Arc::new(members));
+        let go = before.endpoints().iter().filter(|e| !stay.contains(&Arc::as_ptr(e)));
+        self.leaving.lock().extend(go.map(Arc::downgrade));
+    }
+
+    /// Looks after the connections of its endpoints, and of former ones until their last request is over.
+    pub(super) fn sweep(&self, now: Tick) {
+        for endpoint in self.members.load().endpoints() {
+            endpoint.sweep(now);
+        }
+        let leaving: Vec<_> = {
+            let mut leaving = self.leaving.lock();
+            leaving.retain(|endpoint| endpoint.strong_count() > 0);
+            leaving.iter().filter_map(Weak::upgrade).collect()
+        };
+        for endpoint in leaving {
+            endpoint.sweep(now);
+            endpoint.keep_none();
+        }
     }
 
     /// Whether any endpoint may be picked now.

@@ -93,10 +93,7 @@ async fn sweep(pool: Arc<Pool>) {
     let mut turn = tokio::time::interval(pool.sweep_interval());
     loop {
         turn.tick().await;
-        let now = clock::tick();
-        for endpoint in pool.endpoints() {
-            endpoint.sweep(now);
-        }
+        pool.sweep(clock::tick());
     }
 }
 

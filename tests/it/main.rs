@@ -25,6 +25,7 @@ mod cli_failures;
 mod cli_lists;
 mod connections;
 mod cors;
+mod crowd;
 mod daemon;
 mod drains;
 mod embedded;

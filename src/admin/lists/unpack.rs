@@ -43,11 +43,10 @@ impl Packing {
             "identity" | "" => Ok(Self::Untold),
             "gzip" | "x-gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
-            _ => Err(Refusal::at(
-                Kind::MediaType,
-                "Content-Encoding",
-                "is none of gzip, zstd and identity",
-            )),
+            other => {
+                let text = format!("{other:?} is none of gzip, zstd and identity");
+                Err(Refusal::at(Kind::MediaType, "Content-Encoding", text))
+            }
         }
     }
 }

@@ -6,23 +6,23 @@ use parking_lot::Mutex;
 
 use crate::upstream::Connection;
 
-/// The upstream connection of the request that is being answered. Holds none of them open.
+/// The upstream connection of the request that is being answered, or was at last, and the response's number there. Holds none
+/// of them open.
 #[derive(Debug, Default)]
-pub struct Source(Mutex<Weak<Connection>>);
+pub struct Source(Mutex<(Weak<Connection>, u64)>);
 
 impl Source {
-    /// The response comes from there.
-    pub fn comes_from(&self, upstream: &Arc<Connection>) {
-        upstream.pace().moves();
-        *self.0.lock() = Arc::downgrade(upstream);
+    /// The response comes from there, and is the one of that number.
+    pub fn comes_from(&self, upstream: &Arc<Connection>, turn: u64) {
+        *self.0.lock() = (Arc::downgrade(upstream), turn);
     }
 
     /// The client takes nothing for now, or something again.
     pub fn stands(&self, stands: bool) {
-        let upstream = self.0.lock().upgrade();
-        match upstream {
-            Some(upstream) if stands => upstream.pace().stands(),
-            Some(upstream) => upstream.pace().moves(),
+        let (upstream, turn) = self.0.lock().clone();
+        match upstream.upgrade() {
+            Some(upstream) if stands => upstream.pace().stands(turn),
+            Some(upstream) => upstream.pace().moves(turn),
             None => {}
         }
     }

@@ -42,6 +42,8 @@ struct State {
     connections: Vec<Connection>,
     script: Option<Script>,
     used: bool,
+    /// More is to be sent behind the answer that the client may have by now.
+    owes: bool,
 }
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
@@ -100,9 +102,16 @@ impl Recorder {
         )
     }
 
-    /// From now on every request gets a plain answer.
+    /// From now on every request gets a plain answer. What the script sends behind its own is sent by then.
     pub fn behave(&self) {
-        self.shared.0.lock().expect("lock").script = None;
+        let state = self.shared.0.lock().expect("lock");
+        let (mut state, waited) = self
+            .shared
+            .1
+            .wait_timeout_while(state, PATIENCE, |state| state.owes)
+            .expect("lock");
+        assert!(!waited.timed_out(), "the origin does not send what it owes");
+        state.script = None;
     }
 
     /// What arrived since the mark, once requests that were broken off are over.
@@ -227,10 +236,14 @@ impl Serving<'_> {
             return Ok(true);
         }
         if let Some(then) = script.keepalive_then.as_ref().filter(|_| self.first()) {
+            let pushed = then.strip_prefix("push:");
+            self.with(|state| state.owes = pushed.is_some());
             stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nown")?;
-            if let Some(pushed) = then.strip_prefix("push:") {
-                stream.write_all(&bytes(pushed))?;
-                return Ok(true);
+            if let Some(pushed) = pushed {
+                let sent = stream.write_all(&bytes(pushed));
+                self.with(|state| state.owes = false);
+                // The proxy may have closed by then.
+                return Ok(sent.is_ok());
             }
             return Ok(false);
         }
