@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::time::{ClockId, clock_gettime};
 use once_cell::sync::Lazy;
-use rustix::time::{ClockId, clock_gettime};
 
 static START: Lazy<Instant> = Lazy::new(Instant::now);
 static START_MILLIS: Lazy<u64> = Lazy::new(coarse_millis);
@@ -23,9 +23,10 @@ pub fn tick() -> Tick {
 }
 
 fn coarse_millis() -> u64 {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
+    // invariant: Linux has had this clock since 2.6.32
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("a coarse clock");
     // Neither is ever negative.
-    time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000
+    time.tv_sec().unsigned_abs() * 1000 + time.tv_nsec().unsigned_abs() / 1_000_000
 }
 
 /// Time since the first call in this process.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A module, what of ours it may use, and which crates beyond `std` it may name.
 const FLOORS: &[(&str, &[&str], &[&str])] = &[
-    ("clock", &[], &["once_cell", "jiff", "rustix"]),
+    ("clock", &[], &["once_cell", "jiff", "nix"]),
     ("prefetch", &[], &[]),
     ("precedence", &[], &["libc", "log", "rustix"]),
     (
