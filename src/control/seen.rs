@@ -9,7 +9,7 @@ use crate::clock::Tick;
 use crate::prefetch::prefetch;
 use crate::rollout::{Bucket, Decision, KeyPart, Reason, ReleaseIdx, Seen, SeenUser, UserHash};
 
-/// Places: enough for a sample of 100,000 users, and 3 MiB of a rollout that has them.
+/// Places: enough for a sample of 100,000 users, and 4 MiB of a rollout that has them.
 const PLACES: usize = 1 << 17;
 /// Places that are made together, when the first of them is needed: a rollout with few users, or none, takes little.
 const TOGETHER: usize = 128;
@@ -27,6 +27,7 @@ pub struct SeenUsers {
 
 /// The hash, the part of the key that segments know, and what was decided: minute (30 bits), the key's kind (2), release
 /// (8), reason (3), lists apply (1), bucket (20).
+/// None of them lies in two cache lines.
 #[derive(Default)]
 #[repr(align(32))]
 struct Place {

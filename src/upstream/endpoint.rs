@@ -349,7 +349,7 @@ mod tests {
     use crate::rollout::PoolName;
     use crate::upstream::connection::Connection;
     use crate::upstream::pool::Pool;
-    use crate::upstream::settings::{Balance, Ejection, PoolSettings, Retries};
+    use crate::upstream::settings::{Balance, PoolSettings};
     use pingora::protocols::GetProxyDigest;
     use tokio::net::TcpListener;
 
@@ -371,17 +371,8 @@ mod tests {
     }
 
     fn pool() -> Pool {
-        Pool::new(PoolSettings {
-            name: PoolName::parse("leaving").expect("a name"),
-            endpoints: Vec::new(),
-            balance: Balance::RoundRobin,
-            health_check: None,
-            ejection: Ejection::default(),
-            resolve_interval: PoolSettings::RESOLVE_INTERVAL,
-            connections: Connections::default(),
-            tls: None,
-            retries: Retries::default(),
-        })
+        let name = PoolName::parse("leaving").expect("a name");
+        Pool::new(PoolSettings::plain(name, Vec::new(), Balance::RoundRobin))
     }
 
     #[tokio::test]

@@ -224,7 +224,7 @@ mod tests {
     use super::*;
     use crate::rollout::PoolName;
     use crate::upstream::pool::Acquire;
-    use crate::upstream::settings::{Balance, Connections, Ejection, EndpointSettings, PoolSettings, Retries};
+    use crate::upstream::settings::{Balance, EndpointSettings, PoolSettings};
     use std::num::NonZeroU16;
 
     fn name(host: &str, weight: u16) -> EndpointSettings {
@@ -238,17 +238,8 @@ mod tests {
     }
 
     fn directory(endpoints: Vec<EndpointSettings>, balance: Balance) -> Directory {
-        let pool = Arc::new(Pool::new(PoolSettings {
-            name: PoolName::parse("p").expect("a name"),
-            endpoints,
-            balance,
-            health_check: None,
-            ejection: Ejection::default(),
-            resolve_interval: PoolSettings::RESOLVE_INTERVAL,
-            connections: Connections::default(),
-            tls: None,
-            retries: Retries::default(),
-        }));
+        let name = PoolName::parse("p").expect("a name");
+        let pool = Arc::new(Pool::new(PoolSettings::plain(name, endpoints, balance)));
         let directory = Directory::new(pool, 0, TlsMaterial::default(), &Room::new(1), &|_, _| None);
         directory.publish();
         directory

@@ -260,3 +260,21 @@ impl Default for Retries {
         }
     }
 }
+
+#[cfg(test)]
+impl PoolSettings {
+    /// A pool for tests: what is not given is the default.
+    pub(super) fn plain(name: PoolName, endpoints: Vec<EndpointSettings>, balance: Balance) -> Self {
+        Self {
+            name,
+            endpoints,
+            balance,
+            health_check: None,
+            ejection: Ejection::default(),
+            resolve_interval: Self::RESOLVE_INTERVAL,
+            connections: Connections::default(),
+            tls: None,
+            retries: Retries::default(),
+        }
+    }
+}
