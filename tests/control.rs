@@ -187,6 +187,32 @@ async fn what_another_process_commits_is_followed() {
 }
 
 #[tokio::test]
+async fn a_change_is_judged_by_what_another_process_committed_though_it_is_not_live_here_yet() {
+    let killed = Change::Apply {
+        rollouts: vec![(rollout("shop"), RolloutSpec { killed: true, ..shop() })],
+    };
+    // Without the other's commit the first would change nothing, and the second would not be as of the present revision.
+    for (change, expected) in [(unset("42"), None), (killed, Some(Revision(2))), (split("10%"), None)] {
+        let node = Node::start().await;
+        let other = Node::over(Arc::clone(node.controller.store())).await;
+        node.following.abort();
+        assert_eq!(other.must(set("42", "canary", None)).await.revision, Revision(2));
+        assert_eq!(node.revision(), Revision(1));
+        let (store, live) = (node.controller.store(), node.controller.live());
+        let follower = Follower::new(Arc::clone(store), Arc::clone(live), LostUsers::Refused);
+        let asked = Asked { expected, ..asked() };
+        let outcome = tokio::select! {
+            outcome = node.make_as(change.clone(), asked) => outcome.expect("made"),
+            () = follower.run() => panic!("it follows for ever"),
+        };
+        assert!(
+            outcome.changed && outcome.revision == Revision(3),
+            "{change:?}: {outcome:?}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_changes_nothing_is_no_change() {
     let node = Node::start().await;
     let until = Some(4_000_000_000_000);

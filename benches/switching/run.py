@@ -10,10 +10,10 @@ Exit status: 0, or 1 when a request failed or the program did.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import json
 import os
-import select
 import shutil
 import statistics
 import sys
@@ -89,24 +89,25 @@ class Site:
         if self.process:
             self.process.stop()
 
-    def load(self, rate, seconds, beside=None):
-        """Puts load on it; `beside` runs meanwhile with the time of its end, and its figures come along."""
+    def load(self, rate, seconds, beside=None, more=()):
+        """Puts load on it; `beside` runs meanwhile with the time of its end. `more` is for the load generator."""
         warmup, found = 0.5, {}
         def run():
             try:
-                found["load"] = self.bench.load(self.peer, self.process, ["-rate", str(rate)], seconds, warmup)
+                found["load"] = self.bench.load(self.peer, self.process, ["-rate", str(rate), *more], seconds, warmup)
             except peers.Failed as problem:
                 found["failed"] = problem
         thread = threading.Thread(target=run)
         thread.start()
         time.sleep(warmup)
-        figures = beside(time.monotonic() + seconds) if beside else None
+        if beside:
+            beside(time.monotonic() + seconds)
         thread.join()
         if "failed" in found:
             raise found["failed"]
         if "latency_us" not in found["load"]:
             raise peers.Failed(f"nothing was answered in time: {found['load']['error_kinds']}")
-        return found["load"], figures
+        return found["load"]
 
     def change(self, admin, method, path, body="", fields=""):
         status, said = admin.ask(request(method, path, body, fields))
@@ -121,7 +122,7 @@ class Site:
 def sustained_rate(site, wanted):
     for rate in [wanted] if wanted else RATES:
         try:
-            seen, _ = site.load(rate, 2.0)
+            seen = site.load(rate, 2.0)
         except peers.Failed as problem:
             note(f"{rate:,}/s: {problem}")
             continue
@@ -143,6 +144,22 @@ def send_list(admin, method, path, file, fields=""):
 
 # --- what is done beside the load -----------------------------------------------------------------------------------
 
+@contextlib.contextmanager
+def first():
+    """This thread does not wait for the load, with which it shares a core, where it may: that is no doing of the proxy's."""
+    own = threading.get_native_id()
+    try:
+        os.sched_setscheduler(own, os.SCHED_FIFO, os.sched_param(1))
+    except PermissionError:
+        note("not root: what is seen of changes waits for the load generator's turns, too")
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(own, os.SCHED_OTHER, os.sched_param(0))
+
+
 class Moves:
     """Each 20 ms one user's move, seen by another connection; each second a split; the disk's own sync in between."""
 
@@ -154,6 +171,10 @@ class Moves:
         self.count = 0
 
     def run(self, end):
+        with first():
+            self.move_until(end)
+
+    def move_until(self, end):
         admin, other = Connection(self.site.admin), Connection(self.site.http)
         due, split_due = time.monotonic(), time.monotonic() + SPLIT_EACH
         while due < end:
@@ -199,45 +220,33 @@ class Moves:
 
 
 class Flood:
-    """Admin requests at a fixed rate: reads of every kind, and changes as far as the disk allows."""
+    """Admin requests at a fixed rate: reads of every kind, and changes as far as the disk allows. The load generator makes
+    them, so that no other program takes turns with it."""
 
     READS = [request("GET", path) for path in (
         "/api/v1/status", "/api/v1/rollouts/default", "/api/v1/rollouts", f"{USERS}/mover-0", f"{USERS}?limit=20",
         "/api/v1/history?limit=10", "/api/v1/segments")]
+    CHANGES = [request("PUT", f"{USERS}/mover-{turn % MOVERS}", f'{{"release":"{("canary", "stable")[turn // MOVERS]}"}}')
+               for turn in range(2 * MOVERS)]
 
     def __init__(self, site):
-        self.site, self.reads, self.writes, self.failed, self.seconds = site, 0, 0, 0, 0.0
+        self.file, self.reads, self.changes, self.failed, self.seconds = site.folder / "flood.json", 0, 0, 0, 0.0
+        self.file.write_text(json.dumps({
+            "addr": f"127.0.0.1:{site.admin}", "rate": FLOOD_RATE, "connections": FLOOD_CONNECTIONS, "writers": FLOOD_WRITERS,
+            "change_each": FLOOD_WRITE_EACH, "reads": [r.decode() for r in self.READS],
+            "changes": [r.decode() for r in self.CHANGES]}))
 
-    def run(self, end):
-        connections = [Connection(self.site.admin, blocking=False) for _ in range(FLOOD_CONNECTIONS)]
-        writers, readers = connections[:FLOOD_WRITERS], connections[FLOOD_WRITERS:]
-        by_number, watch = {c.fileno(): c for c in connections}, select.epoll()
-        for number in by_number:
-            watch.register(number, select.EPOLLIN)
-        writing = {c.fileno() for c in writers}
-        began = due = time.monotonic()
-        turn = 0
-        while (now := time.monotonic()) < end:
-            while due <= now and (readers or writers):
-                turn += 1
-                due += 1 / FLOOD_RATE
-                if writers and (turn % FLOOD_WRITE_EACH == 0 or not readers):
-                    release = ("canary", "stable")[turn // MOVERS % 2]
-                    writers.pop().send(request("PUT", f"{USERS}/mover-{turn % MOVERS}", f'{{"release":"{release}"}}'))
-                elif readers:
-                    readers.pop().send(self.READS[turn % len(self.READS)])
-            for number, _ in watch.poll(max(0.0, due - time.monotonic()) or 0.0005):
-                answered = by_number[number].receive()
-                if answered is None:
-                    continue
-                self.failed += answered[0] != 200
-                if number in writing:
-                    self.writes += 1
-                    writers.append(by_number[number])
-                else:
-                    self.reads += 1
-                    readers.append(by_number[number])
-        self.seconds += time.monotonic() - began
+    def flags(self):
+        return ["-flood", str(self.file)]
+
+    def add(self, seen):
+        flood = seen["flood"]
+        self.reads += flood["reads"]
+        self.changes += flood["changes"]
+        self.failed += flood["errors"]
+        self.seconds += seen["seconds"]
+        if flood["error_kinds"]:
+            note(f"errors of the flood: {flood['error_kinds']}")
 
 
 class Replacing:
@@ -299,12 +308,14 @@ class Replacing:
             raise failed[0]
 
 
-def rounds(site, rate, count, seconds, beside):
+def rounds(site, rate, count, seconds, beside=None, flood=None):
     """Alternates without and with; of each the latencies' medians in µs, and all failures."""
     without, with_it, errors = [], [], 0
     for number in range(count):
-        plain, _ = site.load(rate, seconds)
-        moved, _ = site.load(rate, seconds, beside)
+        plain = site.load(rate, seconds)
+        moved = site.load(rate, seconds, beside, flood.flags() if flood else ())
+        if flood:
+            flood.add(moved)
         errors += plain["errors"] + moved["errors"]
         for kinds in (plain["error_kinds"], moved["error_kinds"]):
             if kinds:
@@ -376,10 +387,10 @@ def measure(site, wanted):
     rows.append(("requests failed", str(failed), "0"))
     flood = Flood(site)
     seconds = (60 if wanted.long else 15) / wanted.rounds
-    felt, errors = rounds(site, rate, wanted.rounds, seconds, flood.run)
+    felt, errors = rounds(site, rate, wanted.rounds, seconds, flood=flood)
     plain, moved, ratio = felt["p99"]
-    rows.append(("admin flood reached", f"{(flood.reads + flood.writes) / flood.seconds:,.0f}/s, of them "
-                 f"{flood.writes / flood.seconds:,.0f} changes; {flood.failed} failed", f"{FLOOD_RATE:,}/s, 0 failed"))
+    rows.append(("admin flood reached", f"{(flood.reads + flood.changes) / flood.seconds:,.0f}/s, of them "
+                 f"{flood.changes / flood.seconds:,.0f} changes; {flood.failed} failed", f"{FLOOD_RATE:,}/s, 0 failed"))
     rows.append(("requests' p99 with the flood", f"{ratio:.2f} ({plain:.0f} → {moved:.0f} µs)", "at most 1.20"))
     rows.append(("requests failed", str(errors), "0"))
     failed += errors + flood.failed

@@ -29,8 +29,8 @@ const ATTEMPTS_MAX: usize = 4;
 pub struct Controller {
     store: Arc<dyn Store>,
     live: Arc<Live>,
-    /// Held from forming a candidate to its commit, so that changes of this process never meet.
-    turn: Mutex<()>,
+    /// Held from forming a candidate to its commit, so that changes of this process never meet; the last one's revision.
+    turn: Mutex<Revision>,
 }
 
 /// A change looked at against the present state.
@@ -61,7 +61,7 @@ impl Controller {
         Self {
             store,
             live,
-            turn: Mutex::new(()),
+            turn: Mutex::default(),
         }
     }
 
@@ -103,12 +103,19 @@ impl Controller {
     }
 
     async fn make(&self, change: Change, asked: &Asked, beside: Option<Fact>) -> Result<Outcome, ChangeError> {
-        let turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
         // A list of a million users is not copied for the sake of a second attempt.
         let once = change.is_bulk();
         let mut change = Some(change);
-        for _ in 0..ATTEMPTS_MAX {
-            let now = self.caught_up().await;
+        for attempt in 0..ATTEMPTS_MAX {
+            // What this process knows of is all there is, but during an upgrade: then the commit finds that the store has
+            // moved. So the store is not asked first, unless the answer would be another than a commit.
+            let surmised = attempt == 0 && !once && !asked.dry_run;
+            let now = if surmised {
+                self.live_from(*turn).await
+            } else {
+                self.caught_up().await
+            };
             // Looked for after that state was read: a request whose client has gone may still be committed under the same
             // key, either before, and is found, or later, and the commit finds that the store has moved.
             if let Some(answered) = self.answered(asked).await? {
@@ -118,7 +125,11 @@ impl Controller {
             let Some(this) = (if once { change.take() } else { change.clone() }) else {
                 break;
             };
-            let candidate = self.candidate(this, asked, beside.clone(), &now).await?;
+            let candidate = match self.candidate(this, asked, beside.clone(), &now).await {
+                Ok(unchanged) if surmised && unchanged.facts.is_empty() => continue,
+                Err(_) if surmised => continue,
+                candidate => candidate?,
+            };
             if asked.dry_run || candidate.facts.is_empty() {
                 if let Some(idempotency) = asked.idempotency.clone().filter(|_| !asked.dry_run) {
                     self.store.nothing_to_change(idempotency, now.revision()).await?;
@@ -129,6 +140,7 @@ impl Controller {
             let began = clock::now();
             match self.commit(asked, &candidate, &now).await {
                 Ok(committed) => {
+                    *turn = committed.revision;
                     drop(turn);
                     let live = self.wait_live(committed.revision).await;
                     metrics::commit_to_live(began.elapsed());
@@ -163,7 +175,7 @@ impl Controller {
         then: &Members,
         roster: &Roster,
     ) -> Result<bool, ChangeError> {
-        let _turn = self.turn.lock().await;
+        let mut turn = self.turn.lock().await;
         for _ in 0..ATTEMPTS_MAX {
             let now = self.caught_up().await?;
             let present = now.segments().get(segment).map(|s| &s.members);
@@ -186,6 +198,7 @@ impl Controller {
             };
             match self.store.commit(now.revision(), commit).await {
                 Ok(committed) => {
+                    *turn = committed.revision;
                     self.wait_live(committed.revision).await;
                     return Ok(true);
                 }
@@ -224,6 +237,11 @@ impl Controller {
     /// The live snapshot, once it is as new as the store.
     async fn caught_up(&self) -> Result<Arc<Snapshot>, ChangeError> {
         let stored = self.store.revision().await?;
+        self.live_from(stored).await
+    }
+
+    /// The live snapshot, once it has that revision.
+    async fn live_from(&self, stored: Revision) -> Result<Arc<Snapshot>, ChangeError> {
         if self.wait_live(stored).await {
             return Ok(self.live.pin());
         }

@@ -15,13 +15,14 @@ const LOOK_EACH: Duration = Duration::from_secs(10);
 /// A process that has just begun still grows into its load.
 const WARM: Duration = Duration::from_secs(60);
 
-/// How long; an upgrade after each part.
+/// How long; an upgrade after each part, of which there are at least two.
 fn plan() -> (Duration, Duration) {
     if !long() {
         return (Duration::from_secs(4), Duration::from_secs(2));
     }
     let minutes = std::env::var("MINUTES").ok().and_then(|m| m.parse().ok()).unwrap_or(30);
-    (Duration::from_secs(60 * minutes), Duration::from_secs(300))
+    let all = Duration::from_secs(60 * minutes);
+    (all, Duration::from_secs(300).min(all / 2))
 }
 
 fn configuration(origin: &str) -> (PathBuf, PathBuf) {

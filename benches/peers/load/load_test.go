@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -98,5 +100,34 @@ func TestIdleConnectionsAreHeldAndThoseThatEndAreErrors(t *testing.T) {
 	}
 	if h := hold(time.Millisecond); h.Errors != 10 {
 		t.Errorf("closed: %+v", h)
+	}
+}
+
+func TestWhatIsAskedMeanwhileIsCountedAndItsFailuresTold(t *testing.T) {
+	meanwhile := func(status, bytes int) *flooded {
+		ask := "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
+		file := t.TempDir() + "/flood.json"
+		text := fmt.Sprintf(`{"addr": %q, "rate": 500, "connections": 4, "writers": 1, "change_each": 5, "reads": [%q], "changes": [%[2]q]}`,
+			origin(t, false, status, bytes), ask)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		flood, err := readFlood(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := saturate(t, options{addr: origin(t, false, 200, 200), body: 200, rate: 100, flood: flood})
+		if seen.Errors != 0 {
+			t.Errorf("the load beside it: %v", seen.ErrorKinds)
+		}
+		return seen.Flood
+	}
+	for _, bytes := range []int{200, longBytes} {
+		if seen := meanwhile(200, bytes); seen.Reads == 0 || seen.Changes == 0 || seen.Errors != 0 {
+			t.Errorf("%d bytes: %+v", bytes, seen)
+		}
+	}
+	if seen := meanwhile(500, 200); seen.Errors == 0 {
+		t.Errorf("status 500: %+v", seen)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -89,6 +90,11 @@ func (l *load) run() (err error) {
 		l.conns = append(l.conns, c)
 		l.idle = append(l.idle, c)
 	}
+	if l.flood != nil {
+		if err := l.flood.start(l); err != nil {
+			return err
+		}
+	}
 	start := now()
 	l.begin = start + l.warmup.Nanoseconds()
 	l.end = l.begin + l.duration.Nanoseconds()
@@ -123,6 +129,9 @@ func (l *load) openLoop(start int64) error {
 		for t := now(); due <= t && len(l.idle) > 0; due += interval {
 			l.send(due)
 		}
+		if l.flood != nil && l.after.at == 0 {
+			l.flood.ask(now())
+		}
 		if err := l.poll(); err != nil {
 			return err
 		}
@@ -148,21 +157,23 @@ func (l *load) watch(fd, index int, events uint32) error {
 	return syscall.EpollCtl(l.epoll, syscall.EPOLL_CTL_ADD, fd, &syscall.EpollEvent{Events: events, Fd: int32(index)})
 }
 
-func (l *load) connect(c *conn, index int) error {
+func (l *load) connect(c *conn, index int) error { return l.connectTo(l.addr, c, index) }
+
+func (l *load) connectTo(addr netip.AddrPort, c *conn, index int) error {
 	deadline := now() + connectTimeout.Nanoseconds()
 	for {
 		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		err = syscall.Connect(fd, &syscall.SockaddrInet4{Addr: l.addr.Addr().As4(), Port: int(l.addr.Port())})
+		err = syscall.Connect(fd, &syscall.SockaddrInet4{Addr: addr.Addr().As4(), Port: int(addr.Port())})
 		if err == nil {
 			c.fd = fd
 			break
 		}
 		syscall.Close(fd)
 		if now() > deadline {
-			return fmt.Errorf("connect %s: %w", l.addr, err)
+			return fmt.Errorf("connect %s: %w", addr, err)
 		}
 		time.Sleep(pollMillis * time.Millisecond)
 	}
@@ -234,6 +245,9 @@ func (l *load) poll() error {
 }
 
 func (l *load) receive(index int) error {
+	if index >= len(l.conns) {
+		return l.flood.receive(l, index-len(l.conns))
+	}
 	c := l.conns[index]
 	if c.left > 0 {
 		return l.receiveRest(c, index)

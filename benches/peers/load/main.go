@@ -10,6 +10,7 @@
 //	load -addr 127.0.0.1:8080 -saturate -fresh          a new connection for each request
 //	load -addr 127.0.0.1:8443 -saturate -tls [-fresh]   TLS 1.3, with -fresh a full handshake for each request
 //	load -addr 127.0.0.1:8080 -idle 10000               what memory that many connections take, each after one request
+//	load … -rate 4000 -flood requests.json              other requests to another address meanwhile: see flood.go
 //
 // Every answer is checked: 200, a body of -body bytes that begins with `stable` or `canary`, `canary` for each listed user,
 // and for any user the release that this user got first. Whatever else happens is an error.
@@ -44,6 +45,7 @@ type options struct {
 	tls        bool
 	idle       int  // connections to hold; 0: load
 	routed     bool // check releases
+	flood      *flood
 	pids       []int
 	originPIDs []int
 	users      []user
@@ -104,6 +106,7 @@ func parse() (o options, err error) {
 	flag.BoolVar(&o.fresh, "fresh", false, "a new connection for each request")
 	flag.BoolVar(&o.tls, "tls", false, "TLS 1.3; no certificate is verified")
 	flag.IntVar(&o.idle, "idle", 0, "hold so many connections, each after one request, and see what memory they take")
+	floodFile := flag.String("flood", "", "file that says what else is asked meanwhile")
 	flag.BoolVar(&o.routed, "routed", true, "check that users get their release")
 	flag.Parse()
 
@@ -121,6 +124,14 @@ func parse() (o options, err error) {
 	}
 	if o.tls && !*saturate {
 		return o, errors.New("-tls: goes with -saturate only")
+	}
+	if *floodFile != "" {
+		if o.rate == 0 {
+			return o, errors.New("-flood: goes with -rate only")
+		}
+		if o.flood, err = readFlood(*floodFile); err != nil {
+			return o, fmt.Errorf("-flood: %w", err)
+		}
 	}
 	if o.addr, err = netip.ParseAddrPort(*addr); err != nil {
 		return o, fmt.Errorf("-addr: %w", err)

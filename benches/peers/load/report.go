@@ -22,6 +22,7 @@ type report struct {
 	BesideCPUSeconds float64        `json:"beside_cpu_seconds"` // load and origin
 	CoreBusy         []float64      `json:"core_busy"`          // share of each core that was not idle
 	Cipher           string         `json:"cipher,omitempty"`   // of TLS
+	Flood            *flooded       `json:"flood,omitempty"`
 }
 
 type percentiles struct {
@@ -48,6 +49,9 @@ func (l *load) report() report {
 	}
 	for i := range l.after.busy {
 		r.CoreBusy = append(r.CoreBusy, (l.after.busy[i]-l.before.busy[i])/seconds)
+	}
+	if l.flood != nil {
+		r.Flood = &l.flood.flooded
 	}
 	r.CanaryShare, r.Assignment = l.assignment()
 	if len(l.latencies) > 0 {

@@ -147,7 +147,9 @@ fn write(segments: Segments<'_>, base: Revision, commit: &Commit, place: &str) -
     let next = stored(base.0 + 1);
     let record = &commit.record;
     let at = stored(record.at.0);
-    let mark = tx.query_row("SELECT randomblob(16)", [], |row| row.get(0))?;
+    let mark = tx
+        .prepare_cached("SELECT randomblob(16)")?
+        .query_row([], |row| row.get(0))?;
     tx.prepare_cached(
         "INSERT INTO changes (revision, at, actor, reason, source, rollouts, summary, diff, mark, forward, inverse)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
