@@ -132,7 +132,7 @@ pub struct Reading<S> {
 /// Reads a whole list on a thread that may wait, while it arrives, and yields the digest of its request.
 ///
 /// # Errors
-/// With all lines that are wrong, up to twenty; or when the list is too large or ends early.
+/// With all lines that are wrong, up to twenty, and where the look ended; or when the list is too large or ends early.
 pub async fn read<S: Sink>(reading: Reading<S>, parts: &Parts, body: Body) -> Result<(S, [u8; 32]), Refusal> {
     let mut unpacking = Unpacking::new(Packing::of(&parts.headers)?, reading)?;
     let (send, mut pieces) = mpsc::channel::<Bytes>(PIECES);
@@ -301,6 +301,10 @@ impl<S: Sink> Reading<S> {
             let key = format!("line {}", self.number);
             self.problems.push(ProblemItem { key, message });
             if self.problems.len() >= PROBLEMS_MAX {
+                self.problems.push(ProblemItem {
+                    key: format!("line {} and later", self.number + 1),
+                    message: "not looked at".to_owned(),
+                });
                 return Err(self.refused());
             }
         }
@@ -442,7 +446,11 @@ mod tests {
         assert!(problems[5].1.contains("line 1 "), "{problems:?}");
         let many = "x\n".repeat(100);
         let problems = read_all(|| users(Format::Ndjson, None), many.as_bytes()).expect_err("wrong");
-        assert_eq!(problems.len(), PROBLEMS_MAX);
+        assert_eq!(problems.len(), PROBLEMS_MAX + 1);
+        assert_eq!(
+            problems[20],
+            ("line 21 and later".to_owned(), "not looked at".to_owned())
+        );
     }
 
     #[test]

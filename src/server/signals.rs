@@ -205,9 +205,10 @@ impl Signals {
         });
         let failure = match (giving, outcome.await) {
             (Ok(_), Ok(Ok(successor))) => {
+                let successor = successor.replacen(' ', " at revision ", 1);
                 info!(
                     target: targets::SERVER,
-                    "QUIT: process and revision {successor} accept at the handed-over sockets; draining"
+                    "QUIT: process {successor} accepts at the handed-over sockets; draining"
                 );
                 return true;
             }

@@ -58,7 +58,7 @@ impl Site {
             old.signal("QUIT");
             new.join().expect("it starts")
         });
-        old.wait_told("accept at the handed-over sockets", 1);
+        old.wait_told("accepts at the handed-over sockets", 1);
         new
     }
 
