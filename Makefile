@@ -1,5 +1,5 @@
 # What people run. `make` alone lists the targets.
-.PHONY: help run test check bench-check schemathesis h2spec fuzz faults surroundings soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching bench-growth install setup
+.PHONY: help run test check bench-check schemathesis h2spec fuzz faults surroundings endurance soak crash segments stream websockets sticky upgrades switching bench bench-peers bench-segments bench-switching bench-growth install setup
 
 help:
 	@echo "make run          the demo: two origins, the proxy and its admin side"
@@ -15,8 +15,9 @@ help:
 	@echo "make sticky       the long form: 100,000 requests of 1,000 users while endpoints fail"
 	@echo "make faults       the long form: endpoints that fail under load, 100,000 requests over connections that are closed"
 	@echo "make surroundings the long form: logs that nobody reads for a minute, a clock that jumps"
-	@echo "make soak         half load with an upgrade each five minutes; MINUTES says how long (30)"
+	@echo "make endurance    half load with an upgrade each five minutes; MINUTES says how long (30)"
 	@echo "make upgrades     the long form: 100 upgrades and 125 killed successors under load, no request lost"
+	@echo "make soak         faults, surroundings, endurance and upgrades: every fault in its long form, about an hour"
 	@echo "make switching    the long form: 10,000 switches of random users under load"
 	@echo "make bench        the micro-benchmarks"
 	@echo "make bench-peers  the same job by nginx, HAProxy, Gin, Caddy and bare Pingora: about 15 minutes (needs Go)"
@@ -81,9 +82,13 @@ surroundings: setup
 	$(LONG) -- surroundings:: --test-threads 1 --nocapture
 
 MINUTES = 30
-soak: export MINUTES := $(MINUTES)
-soak: setup
+endurance soak: export MINUTES := $(MINUTES)
+endurance: setup
 	$(LONG) -- soak:: --test-threads 1 --nocapture
+
+# The whole matrix of faults.
+soak: setup
+	$(LONG) -- faults:: surroundings:: upgrade_load:: drains:: handover:: soak:: --test-threads 1 --nocapture
 
 segments: setup
 	$(LONG) -- segments:: --test-threads 1 --nocapture
