@@ -54,7 +54,7 @@ impl Ids {
                     b & 0xffff_ffff_ffff
                 )
             }
-            Self::Mails => format!("user.{}@example.com", mixed(n) >> 24),
+            Self::Mails => format!("user.{}@example.com", mixed(n)),
         }
     }
 
@@ -119,6 +119,18 @@ fn cold<T>(all: &[T], mut ask: impl FnMut(&T) -> bool) -> f64 {
     }
     nanos.sort_by(f64::total_cmp);
     nanos[nanos.len() / 2]
+}
+
+/// Nanoseconds of a read whose place is told by the read before it, anywhere in so many bytes: what a miss of all caches
+/// takes on this machine, by which the others are to be judged.
+fn read_that_waits(bytes: usize) -> f64 {
+    let memory: Vec<u64> = (0..(bytes / 8) as u64).map(mixed).collect();
+    let steps = vec![(); ASKED];
+    let mut place = 0;
+    warm(&steps, |()| {
+        place = memory[place % memory.len()] as usize ^ place.rotate_left(1);
+        true
+    })
 }
 
 fn seconds<T>(what: &str, work: impl FnOnce() -> T) -> T {
@@ -203,6 +215,11 @@ fn main() {
         .and_then(|n| n.parse().ok())
         .unwrap_or(10);
     let count = millions * 1_000_000;
+    let bytes = 7 * count as usize;
+    println!(
+        "a read that waits for memory, within {bytes} bytes: {:.1} ns",
+        read_that_waits(bytes)
+    );
     roster("numbers from 64 bits", Ids::Spread, count);
     roster("numbers one after the other", Ids::Dense, count);
     roster("UUIDs", Ids::Uuids, count);

@@ -15,6 +15,7 @@ use super::refusal::{Kind, Refusal};
 use super::state::State;
 use super::wire::PROBLEM_JSON;
 use super::{events, explain, reads, rollouts, segments, users};
+use crate::precedence;
 
 /// How long a request waits for its turn.
 const TURN_MAX: Duration = Duration::from_secs(5);
@@ -68,6 +69,8 @@ async fn bounded(Shared(state): Shared<State>, request: Request, next: Next) -> 
 async fn finished(request: Request, next: Next) -> Response {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
     let response = next.run(request).await;
+    // Many requests one after the other are long work, too.
+    precedence::give_way();
     let mut response = match own(&response) {
         Some(kind) => {
             let text = match kind {

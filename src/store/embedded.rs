@@ -26,9 +26,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::clock;
+use crate::precedence;
 use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
 
 use self::fault::Fault;
@@ -83,11 +84,15 @@ enum Writing {
     Closed(String),
 }
 
+/// Each more would be a thread more that takes its share of the cores beside requests, however many ask at once.
+const READS_AT_ONCE: usize = 2;
+
 /// What watchers and threads share.
 struct Shared {
     file: StoreFile,
     rosters: Arc<Rosters>,
     readers: Readers,
+    reading: Arc<Semaphore>,
     feed: Feed,
     /// Why the last commit failed, if it did.
     failing: parking_lot::Mutex<Option<String>>,
@@ -156,6 +161,7 @@ impl Shared {
             file,
             rosters,
             readers,
+            reading: Arc::new(Semaphore::new(READS_AT_ONCE)),
             feed: Feed::new(latest),
             failing: parking_lot::Mutex::default(),
         })
@@ -175,7 +181,14 @@ impl Shared {
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.clone();
-        let done = off_the_async_threads(move || shared.readers.read(work)).await;
+        // Nobody closes it. Its turn lasts as long as the thread reads, even if nobody waits for that any more.
+        let turn = Arc::clone(&self.reading).acquire_owned().await.ok();
+        let done = off_the_async_threads(move || {
+            let done = shared.readers.read(work);
+            drop(turn);
+            done
+        })
+        .await;
         done.map_err(|fault| fault.told(self.file.place()))
     }
 }
@@ -183,7 +196,11 @@ impl Shared {
 async fn off_the_async_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    match tokio::task::spawn_blocking(work).await {
+    let one_of_many = move || {
+        precedence::give_way();
+        work()
+    };
+    match tokio::task::spawn_blocking(one_of_many).await {
         Ok(done) => done,
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),

@@ -1,4 +1,4 @@
-//! Connections that read: as many as read at once, a few kept for the next.
+//! Connections that read: as many as read at once, some kept for the next.
 
 use parking_lot::Mutex;
 use rusqlite::Connection;

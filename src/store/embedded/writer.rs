@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, TransactionBehavior, params};
 
+use crate::precedence;
 use crate::rollout::Revision;
 use crate::store::{Commit, Committed, Rosters, standing};
 
@@ -62,6 +63,7 @@ impl Writer {
                 return Err(fault);
             }
         };
+        precedence::give_way();
         let delivery = feed.begin();
         match tx.commit() {
             Ok(()) => self.db = Some(db),
