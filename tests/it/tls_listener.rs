@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use rustls::client::Resumption;
@@ -245,6 +246,50 @@ fn a_handshake_has_a_deadline_and_is_counted_as_what_it_is() {
     proxy.wait_metric(errors, &["cause=\"tls_handshake_timeout\""], 1.0);
     stream.write_all(REQUEST).expect("write");
     assert_eq!(answer(&mut stream).body, "ok");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn a_client_may_not_shake_hands_again_on_its_connection() {
+    let authority = Authority::new();
+    let origin = Origin::named("ok");
+    let limits = "limits: { keepalive_timeout: 1s }";
+    let text = listener(&authority.sign("edge.test"), "");
+    let proxy = Proxy::start_on(&text, &one_pool(&origin.address, limits), &[]);
+    let address = proxy.https.clone().expect("a listener with TLS");
+    let mut client = Command::new("openssl")
+        .args([
+            "s_client",
+            "-tls1_2",
+            "-msg",
+            "-servername",
+            "edge.test",
+            "-connect",
+            &address,
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("openssl runs");
+    // Its word for that; an end of what it reads would be the connection's.
+    let mut words = client.stdin.take().expect("an input");
+    words.write_all(b"R\n").expect("write");
+    let mut told = String::new();
+    let mut out = client.stdout.take().expect("an output");
+    out.read_to_string(&mut told).expect("text");
+    client.wait().expect("its end");
+    let (first, again) = told.rsplit_once(", ClientHello").expect("it tries");
+    assert!(
+        first.contains("<<< TLS 1.2, Handshake [length 0010], Finished"),
+        "{told}"
+    );
+    assert!(
+        again.contains("<<< TLS 1.2, Alert [length 0002], warning no_renegotiation"),
+        "{told}"
+    );
+    assert!(!again.contains("ServerHello"), "{told}");
+    assert_eq!(origin.heads(), Vec::<String>::new());
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }
 

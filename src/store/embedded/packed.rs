@@ -1,4 +1,4 @@
-//! Facts as they are kept in a change: one JSON text a line, compressed. Pieces that are packed apart can be joined
+//! Facts as they are kept in a change: one JSON text a line, compressed where they are long. Pieces that are packed apart can be joined
 //! (RFC 1952, 2.2: members), which is how the undoing of several facts is put in reverse without packing it again.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
