@@ -44,15 +44,25 @@ struct Crate {
     source: Option<String>,
 }
 
-fn crates() -> Vec<Crate> {
+fn cargo(arguments: &[&str]) -> Vec<u8> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .args(arguments)
         .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
         .output()
         .expect("cargo runs");
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{told}");
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    output.stdout
+}
+
+/// Those that are built on this machine: what other systems need was never fetched here.
+fn crates() -> Vec<Crate> {
+    let about = String::from_utf8(cargo(&["-vV"])).expect("text");
+    let host = about.lines().find_map(|line| line.strip_prefix("host: "));
+    let of_host = ["--filter-platform", host.expect("a host")];
+    let metadata = ["metadata", "--locked", "--offline", "--format-version", "1"];
+    let metadata: serde_json::Value =
+        serde_json::from_slice(&cargo(&[&metadata[..], &of_host].concat())).expect("JSON");
     let text = |package: &serde_json::Value, key: &str| package[key].as_str().map(ToOwned::to_owned);
     let packages = metadata["packages"].as_array().expect("packages");
     let crates = packages.iter().map(|package| {
