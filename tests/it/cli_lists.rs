@@ -105,6 +105,11 @@ fn why_a_long_list_is_refused_is_heard_however_early_that_is() {
     let early = cli.run(&["user", "import", "search", "canary", "many.csv"]);
     assert_eq!((early.code, early.err.as_str()), (1, "there is no rollout search\n"));
     let amid = cli.run(&["user", "import", "checkout", "canary", "many.csv"]);
-    assert_eq!((amid.code, amid.err.lines().count()), (2, 20), "{}", amid.err);
+    assert_eq!((amid.code, amid.err.lines().count()), (2, 21), "{}", amid.err);
     assert!(amid.err.starts_with("line 1: "), "{}", amid.err);
+    assert!(
+        amid.err.ends_with("\nline 21 and later: not looked at\n"),
+        "{}",
+        amid.err
+    );
 }
