@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-use crate::harness::{Proxy, exchange};
+use crate::harness::{Proxy, exchange, program};
 
 /// Two pools that nobody asks, a rollout with every kind of target, and a segment that is still empty.
 pub const YAML: &str = r#"
@@ -74,7 +74,7 @@ impl Cli {
     }
 
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+        let mut command = Command::new(program());
         for variable in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "SWITCHYARD_TOKEN"] {
             command.env_remove(variable).env_remove(variable.to_lowercase());
         }

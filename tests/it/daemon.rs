@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use crate::files::{directory, free, text, until};
-use crate::harness::{Answer, Origin, exchange, one_pool};
+use crate::harness::{Answer, Origin, exchange, one_pool, program};
 
 struct Site {
     directory: PathBuf,
@@ -29,7 +29,7 @@ impl Site {
     }
 
     fn serve(&self, arguments: &[&str]) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_switchyard"))
+        Command::new(program())
             .arg("serve")
             .args(arguments)
             .arg("-c")

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-use crate::harness::PATIENCE;
+use crate::harness::{PATIENCE, program};
 
 /// A fresh directory.
 pub fn directory(name: &str) -> PathBuf {
@@ -41,7 +41,7 @@ pub fn text(path: &Path) -> String {
 
 /// What the program says that does not start with a configuration.
 pub fn refused_start(file: &Path) -> String {
-    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_switchyard"))
+    let refused = std::process::Command::new(program())
         .args(["serve", "-c"])
         .arg(file)
         .output()

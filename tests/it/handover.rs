@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::files::{directory, free, until};
-use crate::harness::{Origin, Proxy, answer, connect, exchange, one_pool};
+use crate::harness::{Origin, Proxy, answer, connect, exchange, one_pool, program};
 use crate::holding::holding;
 
 /// How many upgrades in a row; `make upgrades` has more.
@@ -250,7 +250,7 @@ fn there_is_one_upgrade_at_a_time() {
         let folder = site.sock.parent().expect("a folder");
         let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode() & 0o777;
         assert_eq!((mode(folder), mode(&site.sock)), (0o700, 0o600));
-        let second = Command::new(env!("CARGO_BIN_EXE_switchyard"))
+        let second = Command::new(program())
             .args(["serve", "-u", "-c"])
             .arg(&site.file)
             .output()

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Origin, PATIENCE, Proxy, fields, nowhere, respond};
+use crate::harness::{Answer, Origin, PATIENCE, Proxy, fields, nowhere, program, respond};
 use crate::signer::{Signer, set};
 
 const SECRET: &[u8; 32] = b"0123456789abcdef0123456789abcdef";
@@ -343,7 +343,7 @@ fn a_successor_without_keys_takes_nothing_over() {
     let yaml = configuration(&stable, &canary, &jwt);
     let text = format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\nadmin: off\nstore: {{ memory: {{}} }}\n{yaml}");
     std::fs::write(&file, text).expect("file");
-    let ended = Command::new(env!("CARGO_BIN_EXE_switchyard"))
+    let ended = Command::new(program())
         .args(["serve", "-u", "-c"])
         .arg(&file)
         .env_remove("HTTP_PROXY")

@@ -7,9 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 
 use crate::files::{directory, free, text, until};
-use crate::harness::{exchange, one_pool};
-
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_switchyard");
+use crate::harness::{exchange, one_pool, program};
 
 /// Its files, and who ran with them.
 pub struct Succession {
@@ -85,7 +83,7 @@ impl Succession {
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(program());
         command
             .args(arguments)
             .envs(self.environment.iter().map(|(k, v)| (k, v)));

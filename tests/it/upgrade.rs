@@ -206,7 +206,8 @@ fn a_panic_while_starting_ends_the_successor_and_is_told() {
     for limit in (10..40).step_by(2) {
         let script = format!("ulimit -n {limit}; exec \"$0\" upgrade -o json -c \"$1\"");
         let output = Command::new("sh")
-            .args(["-c", &script, crate::succession::PROGRAM])
+            .args(["-c", &script])
+            .arg(crate::harness::program())
             .arg(&site.file)
             .output()
             .expect("it runs");
@@ -254,7 +255,7 @@ fn whoever_runs_it_is_told_of_its_main_process_and_its_end() {
     let first = site.start();
     assert_eq!(said(&socket), format!("MAINPID={first}\nREADY=1\n"));
     // From outside of the service, nothing can be put in its place.
-    let mut outside = Command::new(crate::succession::PROGRAM);
+    let mut outside = Command::new(crate::harness::program());
     let outside = outside
         .args(["upgrade", "-c"])
         .arg(&site.file)
