@@ -84,11 +84,11 @@ surroundings: setup
 MINUTES = 30
 endurance soak: export MINUTES := $(MINUTES)
 endurance: setup
-	$(LONG) -- soak:: --test-threads 1 --nocapture
+	$(LONG) -- endurance:: --test-threads 1 --nocapture
 
 # The whole matrix of faults.
 soak: setup
-	$(LONG) -- faults:: surroundings:: upgrade_load:: drains:: handover:: soak:: --test-threads 1 --nocapture
+	$(LONG) -- faults:: surroundings:: upgrade_load:: drains:: handover:: endurance:: --test-threads 1 --nocapture
 
 segments: setup
 	$(LONG) -- segments:: --test-threads 1 --nocapture

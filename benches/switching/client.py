@@ -11,14 +11,11 @@ TIMEOUT_SECONDS = 120
 class Connection:
     """One request at a time."""
 
-    def __init__(self, port, blocking=True):
+    def __init__(self, port):
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.socket.setblocking(blocking)
+        self.socket.setblocking(True)  # an import takes as long as it takes
         self.have = b""
-
-    def fileno(self):
-        return self.socket.fileno()
 
     def send(self, request):
         self.socket.sendall(request)

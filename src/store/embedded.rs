@@ -26,7 +26,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rusqlite::Connection;
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
 use crate::clock;
 use crate::precedence;
@@ -84,15 +84,11 @@ enum Writing {
     Closed(String),
 }
 
-/// Each more would be a thread more that takes its share of the cores beside requests, however many ask at once.
-const READS_AT_ONCE: usize = 2;
-
 /// What watchers and threads share.
 struct Shared {
     file: StoreFile,
     rosters: Arc<Rosters>,
     readers: Readers,
-    reading: Arc<Semaphore>,
     feed: Feed,
     /// Why the last commit failed, if it did.
     failing: parking_lot::Mutex<Option<String>>,
@@ -161,7 +157,6 @@ impl Shared {
             file,
             rosters,
             readers,
-            reading: Arc::new(Semaphore::new(READS_AT_ONCE)),
             feed: Feed::new(latest),
             failing: parking_lot::Mutex::default(),
         })
@@ -181,8 +176,8 @@ impl Shared {
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
         let shared = self.clone();
-        // Nobody closes it. Its turn lasts as long as the thread reads, even if nobody waits for that any more.
-        let turn = Arc::clone(&self.reading).acquire_owned().await.ok();
+        // It lasts as long as the thread reads, even if nobody waits for that any more.
+        let turn = self.readers.turn().await;
         let done = off_the_async_threads(move || {
             let done = shared.readers.read(work);
             drop(turn);

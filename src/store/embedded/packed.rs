@@ -1,5 +1,6 @@
-//! Facts as they are kept in a change: one JSON text a line, compressed where they are long. Pieces that are packed apart can be joined
-//! (RFC 1952, 2.2: members), which is how the undoing of several facts is put in reverse without packing it again.
+//! Facts as they are kept in a change: one JSON text a line, compressed where they are long. Pieces that are packed
+//! apart can be joined (RFC 1952, 2.2: members), which is how the undoing of several facts is put in reverse without
+//! packing it again.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
 
@@ -44,7 +45,7 @@ impl Packer {
 
     pub(super) fn finish(self) -> Result<Vec<u8>, Fault> {
         match self.text {
-            Text::Small(text) => Ok(stored(&text)),
+            Text::Small(text) => Ok(uncompressed(&text)),
             Text::Large(pack) => {
                 let pack = pack.into_inner().map_err(io::IntoInnerError::into_error)?;
                 Ok(pack.finish()?)
@@ -84,7 +85,7 @@ impl Write for Text {
 }
 
 /// A member of one block that is not compressed.
-fn stored(text: &[u8]) -> Vec<u8> {
+fn uncompressed(text: &[u8]) -> Vec<u8> {
     // invariant: a small text is far below the 64 KiB of a block
     let length = u16::try_from(text.len()).expect("a small text");
     let mut crc = Crc::new();

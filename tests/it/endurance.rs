@@ -26,7 +26,7 @@ fn plan() -> (Duration, Duration) {
 }
 
 fn configuration(origin: &str) -> (PathBuf, PathBuf) {
-    let folder = directory("soak");
+    let folder = directory("endurance");
     let [http, admin] = free();
     let (file, sock) = (folder.join("switchyard.yaml"), folder.join("upgrade.sock"));
     let text = format!(
