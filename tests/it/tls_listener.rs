@@ -14,8 +14,9 @@ use rustls::{
 };
 
 use crate::authority::{Authority, Signed};
-use crate::files::until;
+use crate::files::{free, until};
 use crate::harness::{Origin, PATIENCE, Proxy, answer, fields, one_pool};
+use crate::succession::{Succession, Wanted};
 
 /// It says that somebody else asks than whoever a certificate names.
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: edge.test\r\nX-User-Id: mallory\r\nConnection: close\r\n\r\n";
@@ -66,7 +67,7 @@ fn ask(config: &Arc<ClientConfig>, address: &str, name: &str) -> std::io::Result
     Ok((text, stream))
 }
 
-const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+const BOTH: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
 #[test]
 fn each_name_gets_its_certificate_and_others_the_first() {
@@ -86,7 +87,7 @@ fn each_name_gets_its_certificate_and_others_the_first() {
         ("SHOP.test", &shop),
         ("a.wild.test", &wild),
     ] {
-        let config = Arc::new(client(&authority, None, BOTH));
+        let config = Arc::new(client(&authority, None, &BOTH));
         let (text, stream) = ask(&config, &address, asked).expect(asked);
         assert!(text.starts_with("HTTP/1.1 200 "), "{asked}: {text}");
         let expected = CertificateDer::from_pem_file(&shown.chain).expect("a certificate");
@@ -94,7 +95,7 @@ fn each_name_gets_its_certificate_and_others_the_first() {
     }
     // One label only, and nobody's name: the first is shown, and a client that looks does not want it.
     for asked in ["a.b.wild.test", "other.test"] {
-        let config = Arc::new(client(&authority, None, BOTH));
+        let config = Arc::new(client(&authority, None, &BOTH));
         let refused = ask(&config, &address, asked).map(|_| ()).expect_err(asked);
         assert!(refused.to_string().contains("not valid for name"), "{refused}");
     }
@@ -104,9 +105,9 @@ fn each_name_gets_its_certificate_and_others_the_first() {
     std::fs::copy(&renewed.key, &shop.key).expect("copied");
     std::fs::copy(&renewed.chain, &shop.chain).expect("copied");
     until("the new one is shown", || {
-        ask(&Arc::new(client(&next, None, BOTH)), &address, "shop.test").is_ok()
+        ask(&Arc::new(client(&next, None, &BOTH)), &address, "shop.test").is_ok()
     });
-    ask(&Arc::new(client(&authority, None, BOTH)), &address, "edge.test").expect("the others stay");
+    ask(&Arc::new(client(&authority, None, &BOTH)), &address, "edge.test").expect("the others stay");
 }
 
 #[test]
@@ -136,7 +137,7 @@ fn both_versions_are_spoken_and_their_sessions_resumed() {
         }
     }
     // A session is good for as long as the files are.
-    let config = Arc::new(client(&authority, None, BOTH));
+    let config = Arc::new(client(&authority, None, &BOTH));
     ask(&config, &address, "edge.test").expect("an answer");
     let renewed = authority.sign("edge.test");
     std::fs::copy(&renewed.key, &signed.key).expect("copied");
@@ -166,7 +167,7 @@ fn clients_show_certificates_where_they_must_and_are_known_by_them() {
             (None, mode == "optional"),
             (Some(&stranger), false),
         ] {
-            let config = Arc::new(client(&authority, shown, BOTH));
+            let config = Arc::new(client(&authority, shown, &BOTH));
             // The second time, the session is resumed, and the client is who it was.
             for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
                 let asked = ask(&config, &address, "edge.test");
@@ -208,7 +209,7 @@ fn http2_clients_are_known_by_their_certificates_too() {
     );
     let proxy = Proxy::start_on(&listener(&authority.sign("edge.test"), &more), &yaml, &[]);
     let address = proxy.https.clone().expect("a listener with TLS");
-    let mut config = client(&authority, Some(&clients.sign("zoe.test")), BOTH);
+    let mut config = client(&authority, Some(&clients.sign("zoe.test")), &BOTH);
     config.alpn_protocols = vec![b"h2".to_vec()];
     let runtime = tokio::runtime::Runtime::new().expect("runtime");
     runtime.block_on(async {
@@ -247,6 +248,34 @@ fn a_handshake_has_a_deadline_and_is_counted_as_what_it_is() {
     stream.write_all(REQUEST).expect("write");
     assert_eq!(answer(&mut stream).body, "ok");
     assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn clients_with_a_session_of_the_process_before_an_upgrade_are_served() {
+    let authority = Authority::new();
+    let origin = Origin::named("ok");
+    let [https] = free();
+    let listeners = format!(
+        ", {{ address: \"{https}\", tls: {{ {} }} }}",
+        pair(&authority.sign("edge.test"))
+    );
+    let wanted = Wanted {
+        listeners: &listeners,
+        server: "drain: 5s",
+        pools_and_routes: &one_pool(&origin.address, ""),
+    };
+    let mut site = Succession::new("tls-upgrade", &wanted);
+    site.start();
+    let clients = BOTH.map(|spoken| Arc::new(client(&authority, None, &[spoken])));
+    let all_are_served = || {
+        for config in &clients {
+            ask(config, &https.to_string(), "edge.test").expect("an answer");
+        }
+    };
+    all_are_served();
+    site.upgraded();
+    all_are_served();
+    assert!(!site.errors().contains(" ERROR "), "{}", site.errors());
 }
 
 #[test]
@@ -300,7 +329,7 @@ fn connections_are_bounded_before_they_shake_hands() {
     let more = one_pool(&origin.address, "limits: { connections_max: 2 }");
     let proxy = Proxy::start_on(&listener(&authority.sign("edge.test"), ""), &more, &[]);
     let address = proxy.https.clone().expect("a listener with TLS");
-    let config = Arc::new(client(&authority, None, BOTH));
+    let config = Arc::new(client(&authority, None, &BOTH));
     // They say nothing; whoever looked whether the program listens may have a place for a moment more.
     let silent = RefCell::new(Vec::new());
     until("there is no place for one more", || {
