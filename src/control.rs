@@ -4,6 +4,7 @@
 
 mod already;
 mod apply;
+mod attempt;
 mod check;
 mod controller;
 mod describe;

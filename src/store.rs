@@ -4,6 +4,7 @@
 mod embedded;
 mod history;
 mod memory;
+mod one_thread;
 mod piece;
 mod rosters;
 pub mod settings;
@@ -21,6 +22,7 @@ use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry
 pub use embedded::{EmbeddedSettings, EmbeddedStore};
 pub use history::{Diff, HistoryEntry, HistoryQuery, Source};
 pub use memory::MemoryStore;
+pub use one_thread::on_one_thread;
 pub use rosters::Rosters;
 
 /// Facts that are loaded or delivered together are cut into pieces of at most so many users.
@@ -157,6 +159,9 @@ pub enum StoreError {
     /// The history does not reach back so far.
     #[error("the history begins after revision {}: the state of then is not kept", .0.0)]
     Forgotten(Revision),
+    /// Nothing is read or written any more.
+    #[error("the program is ending: ask the one that runs now")]
+    Ending,
 }
 
 /// What keeps the state of all rollouts.

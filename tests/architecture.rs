@@ -87,6 +87,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
         "store",
         &["rollout", "clock", "precedence", "telemetry"],
         &[
+            "rustix",
             "tokio",
             "async_trait",
             "rusqlite",

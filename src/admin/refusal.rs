@@ -202,7 +202,7 @@ impl From<StoreError> for Refusal {
     fn from(error: StoreError) -> Self {
         let kind = match error {
             StoreError::Forgotten(_) => Kind::NotFound,
-            StoreError::Failed { .. } | StoreError::Newer { .. } => Kind::Store,
+            StoreError::Failed { .. } | StoreError::Newer { .. } | StoreError::Ending => Kind::Store,
         };
         Self::new(kind, error.to_string())
     }

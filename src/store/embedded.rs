@@ -8,6 +8,7 @@ mod copy;
 mod fault;
 mod feed;
 mod file;
+mod lengthen;
 mod members;
 mod packed;
 mod pins;
@@ -29,7 +30,6 @@ use rusqlite::Connection;
 use tokio::sync::{Mutex, mpsc};
 
 use crate::clock;
-use crate::precedence;
 use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
 
 use self::fault::Fault;
@@ -42,7 +42,7 @@ use self::watch::EmbeddedWatch;
 use self::writer::Writer;
 use super::{
     Answered, Commit, CommitError, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Rosters,
-    SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch,
+    SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch, one_thread,
 };
 
 /// Copying reads and writes the whole file; what a damaged file costs at most is the changes of this time.
@@ -106,10 +106,11 @@ impl EmbeddedStore {
             file.create()?;
             let writer = Writer::open(file.clone(), rosters.clone())?;
             let shared = Arc::new(Shared::open(file.clone(), rosters.clone())?);
-            let upkeep = Upkeep::start(&shared, settings.copy_every)?;
+            let writer = Arc::new(Mutex::new(writer));
+            let upkeep = Upkeep::start(&shared, &writer, settings.copy_every)?;
             Ok(Self {
                 _upkeep: Some(upkeep),
-                writing: Writing::Open(Arc::new(Mutex::new(writer))),
+                writing: Writing::Open(writer),
                 shared,
             })
         };
@@ -191,17 +192,7 @@ impl Shared {
 async fn off_the_async_threads<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
 ) -> Result<T, Fault> {
-    let one_of_many = move || {
-        precedence::give_way();
-        work()
-    };
-    match tokio::task::spawn_blocking(one_of_many).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_cancelled) => Err(Fault::Ending),
-        },
-    }
+    one_thread::may_block(work).await?
 }
 
 /// The folder of rosters beside a store.

@@ -41,6 +41,10 @@ impl Folder {
         self.0.join("rollouts.db.segments")
     }
 
+    pub fn log(&self) -> PathBuf {
+        self.0.join("rollouts.db-wal")
+    }
+
     pub fn copy(&self) -> PathBuf {
         self.0.join("rollouts.db.snapshot")
     }

@@ -7,6 +7,7 @@ mod dice;
 mod embedded;
 mod folder;
 mod history;
+mod log;
 mod make;
 mod model;
 mod rosters;

@@ -27,8 +27,6 @@ pub(super) enum Fault {
     Moved(Revision),
     #[error(transparent)]
     Told(#[from] StoreError),
-    #[error("the program is ending")]
-    Ending,
 }
 
 impl From<serde_json::Error> for Fault {
@@ -46,17 +44,13 @@ impl Fault {
             Self::Newer { found, known } => StoreError::Newer { place, found, known },
             Self::Forgotten(begins_after) => StoreError::Forgotten(begins_after),
             Self::Told(error) => error,
-            Self::Database(_)
-            | Self::Unreadable(_)
-            | Self::Io(_)
-            | Self::Lost(_)
-            | Self::NoCopy
-            | Self::Moved(_)
-            | Self::Ending => StoreError::Failed {
-                place,
-                cause: self.to_string(),
-                remedy,
-            },
+            Self::Database(_) | Self::Unreadable(_) | Self::Io(_) | Self::Lost(_) | Self::NoCopy | Self::Moved(_) => {
+                StoreError::Failed {
+                    place,
+                    cause: self.to_string(),
+                    remedy,
+                }
+            }
         }
     }
 
@@ -71,8 +65,7 @@ impl Fault {
             | Self::NoCopy
             | Self::Newer { .. }
             | Self::Forgotten(_)
-            | Self::Told(_)
-            | Self::Ending => CommitError::Store(self.told(place)),
+            | Self::Told(_) => CommitError::Store(self.told(place)),
         }
     }
 
@@ -89,7 +82,6 @@ impl Fault {
             }
             Self::NoCopy => "put a backup in the store's place, and leave --from-snapshot out",
             Self::Io(_) => "check that the folder exists, is writable and has room",
-            Self::Ending => "ask the program that runs now",
             Self::Newer { .. } | Self::Forgotten(_) | Self::Moved(_) | Self::Told(_) => "see the cause",
             Self::Database(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::SchemaChanged) => DAMAGED,

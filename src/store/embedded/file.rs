@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
 
+use super::column::stored;
 use super::fault::Fault;
 use super::schema;
 use crate::clock;
@@ -23,7 +24,7 @@ const MODE_LOOK_EACH: Duration = Duration::from_millis(2);
 /// Pages a connection keeps, in KiB: the inner pages of a table of ten million users.
 const CACHE_KIB: i64 = 16 * 1024;
 /// The log is cut to this size when it begins anew, so that a large import does not hold its disk for ever.
-const LOG_BYTES_KEPT: i64 = 16 << 20;
+pub(super) const LOG_BYTES_KEPT: u64 = 16 << 20;
 
 /// A store's file.
 #[derive(Debug, Clone)]
@@ -106,7 +107,7 @@ impl StoreFile {
         db.pragma_update(None, "synchronous", "FULL")?;
         db.pragma_update(None, "foreign_keys", true)?;
         db.pragma_update(None, "wal_autocheckpoint", 0)?;
-        db.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+        db.pragma_update(None, "journal_size_limit", stored(LOG_BYTES_KEPT))?;
         Ok(db)
     }
 

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::rollout::{Fact, Moment, Revision, RolloutName, RosterDigest, SegmentName, UserEntry};
 use crate::store::undo::Undo;
-use crate::store::{Committed, Expired, HistoryEntry, HistoryQuery, Loaded, Record, UserPage};
+use crate::store::{Committed, Expired, HistoryEntry, HistoryQuery, Loaded, Record, StoreError, UserPage};
 
 use super::column::{self, Releases, limit, number, stored, text};
 use super::fault::Fault;
@@ -49,7 +49,7 @@ fn send_all(segments: Segments<'_>, facts: &mpsc::Sender<Loaded>) -> Result<(), 
     let mut gone = false;
     let mut send = |revision, fact| {
         gone = facts.blocking_send(Loaded { revision, fact }).is_err();
-        if gone { Err(Fault::Ending) } else { Ok(()) }
+        if gone { Err(StoreError::Ending.into()) } else { Ok(()) }
     };
     let sent = send_each(segments, &mut send);
     match sent {

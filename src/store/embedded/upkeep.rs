@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
+use tokio::sync;
 
 use crate::clock;
 use crate::precedence;
@@ -15,7 +16,8 @@ use crate::rollout::Revision;
 use crate::telemetry::targets;
 
 use super::fault::Fault;
-use super::{Shared, copy, read};
+use super::writer::Writer;
+use super::{Shared, copy, lengthen, read};
 
 /// How late another program's commit is seen at most. Looking reads one number from shared memory.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -25,6 +27,8 @@ const TEND_EVERY: Duration = Duration::from_millis(250);
 /// readers find their pages quickly. Emptying keeps the disk from commits for a moment, so it is no more often.
 const LOG_PAGES_MAX: i64 = 3_000;
 const LOG_BYTES_MAX: u64 = 3_000 * 4_096;
+/// A log of fewer bytes is that of a store that hardly changes.
+const LOG_BYTES_FEW: u64 = 256 * 1024;
 
 /// Ends the threads when dropped.
 pub(super) struct Upkeep {
@@ -55,7 +59,11 @@ impl Stop {
 }
 
 impl Upkeep {
-    pub(super) fn start(shared: &Arc<Shared>, copy_every: Duration) -> Result<Self, Fault> {
+    pub(super) fn start(
+        shared: &Arc<Shared>,
+        writer: &Arc<sync::Mutex<Writer>>,
+        copy_every: Duration,
+    ) -> Result<Self, Fault> {
         let mut upkeep = Self {
             stop: Arc::default(),
             threads: Vec::new(),
@@ -63,7 +71,12 @@ impl Upkeep {
         let (stop, looked) = (upkeep.stop.clone(), shared.clone());
         upkeep.spawn("store-look", move || look(&looked, &stop))?;
         let (stop, tended) = (upkeep.stop.clone(), shared.clone());
-        upkeep.spawn("store-upkeep", move || tend(&tended, &stop, copy_every))?;
+        let log = Log {
+            writer: writer.clone(),
+            db: None,
+            lengthened: false,
+        };
+        upkeep.spawn("store-upkeep", move || tend(&tended, &stop, log, copy_every))?;
         Ok(upkeep)
     }
 
@@ -146,16 +159,12 @@ fn look_once(shared: &Shared, db: Option<Connection>, seen: Option<i64>) -> Resu
     Ok((db, version))
 }
 
-fn tend(shared: &Shared, stop: &Stop, copy_every: Duration) {
+fn tend(shared: &Shared, stop: &Stop, mut log: Log, copy_every: Duration) {
     let (mut emptying, mut copying) = (Complaint::about("emptying the log"), Complaint::about("copying"));
     let latest = shared.feed.latest();
     let mut copied: Option<(Revision, Instant)> = None;
     while !stop.within(TEND_EVERY) {
-        // A shorter log need not be opened; the file keeps its length when the log begins anew.
-        let log_bytes = std::fs::metadata(shared.file.log_path()).map_or(0, |log| log.len());
-        if log_bytes > LOG_BYTES_MAX {
-            emptying.heard(shared, empty_log(shared));
-        }
+        emptying.heard(shared, log.keep(shared));
         let (revision, now) = (*latest.borrow(), clock::now());
         let due = copied.is_none_or(|(of, at)| of != revision && now.duration_since(at) >= copy_every);
         if due && revision > Revision(0) {
@@ -165,12 +174,51 @@ fn tend(shared: &Shared, stop: &Stop, copy_every: Duration) {
     }
 }
 
-/// Moves the log's pages into the file. Waits for nobody and makes nobody wait: what readers still need, stays.
-fn empty_log(shared: &Shared) -> Result<(), Fault> {
-    let db = shared.file.open_to_write()?;
-    let waiting = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
-    if db.query_row("PRAGMA wal_checkpoint(NOOP)", [], waiting)? > LOG_PAGES_MAX {
-        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+/// The write-ahead log, kept within bounds.
+struct Log {
+    writer: Arc<sync::Mutex<Writer>>,
+    /// None until it is needed, and after a failure.
+    db: Option<Connection>,
+    lengthened: bool,
+}
+
+impl Log {
+    fn keep(&mut self, shared: &Shared) -> Result<(), Fault> {
+        // A short log need not be opened; the file keeps its length when the log begins anew.
+        let length = std::fs::metadata(shared.file.log_path()).map_or(0, |log| log.len());
+        if length <= LOG_BYTES_FEW {
+            return Ok(());
+        }
+        let mut db = match self.db.take() {
+            Some(db) => db,
+            None => {
+                let db = shared.file.open_to_write()?;
+                // Nobody is waited for.
+                db.busy_timeout(Duration::ZERO)?;
+                db
+            }
+        };
+        if !self.lengthened {
+            self.lengthened = lengthen::log(&shared.file, &self.writer, &mut db)?;
+        }
+        if length > LOG_BYTES_MAX {
+            self.empty(&db)?;
+        }
+        self.db = Some(db);
+        Ok(())
     }
-    Ok(())
+
+    /// Moves the log's pages into the file. What readers still need, stays.
+    fn empty(&self, db: &Connection) -> Result<(), Fault> {
+        let left = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
+        if db.query_row("PRAGMA wal_checkpoint(NOOP)", [], left)? <= LOG_PAGES_MAX {
+            return Ok(());
+        }
+        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
+        // Meanwhile some more were committed: where commits never pause, that is always so, and the log never began anew,
+        // but grew until the disk is full. What commits wait for are those few.
+        let _turn = self.writer.blocking_lock();
+        db.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))?;
+        Ok(())
+    }
 }

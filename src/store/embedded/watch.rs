@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 use crate::rollout::Revision;
 use crate::store::{Committed, Event, StoreError, Watch};
 
-use super::fault::Fault;
 use super::feed::Queue;
 use super::{Shared, read};
 
@@ -61,7 +60,7 @@ impl EmbeddedWatch {
         self.reading = None;
         let read = match read {
             Ok(read) => read?,
-            Err(_ending) => return Err(Fault::Ending.told(self.shared.file.place())),
+            Err(_ending) => return Err(StoreError::Ending),
         };
         if from != self.from {
             // Meanwhile it came from this program.
