@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how the cost of a request grows with what there is: users, rollouts, routes, endpoints, connections.
 
-    run.py [--only WORD ...] [--rounds N] [--seconds N] [--users-millions N ...] [--sizes N ...]
+    run.py [--only WORD ...] [--rounds N] [--seconds N] [--users-millions N ...] [--sizes N ...] [--endpoints N ...]
 
 Saturated, one thread on the first core, 200-byte answers; load, origin and this script on the last core. All sizes of a row
 are up at once and take turns in each round. Needs Go and nginx, as `make bench-peers` does, and its load generator.
@@ -29,6 +29,8 @@ spec.loader.exec_module(peers)
 
 ROOT = HERE.parent.parent
 SIZES = (1, 10, 100, 1_000, 10_000)
+# Each is kept connected: what 20,000 open files have room for is 8,900, where few connections come in.
+ENDPOINTS = (1, 10, 100, 1_000, 8_000)
 CONNECTIONS = (1, 64, 1_000, 3_000)  # in flight at once; 20,000 open files have room for 3,974
 MILLIONS = (0, 1, 10)
 SEGMENTS = (0, 1, 2, 5, 10)
@@ -41,6 +43,7 @@ YAML = """
 server: {{ threads: 1, pid_file: {folder}/pid, upgrade_sock: {folder}/upgrade }}
 listeners: [{{ address: "127.0.0.1:{http}" }}]
 admin: {{ address: "127.0.0.1:{admin}" }}
+limits: {{ connections_max: {at_once}, requests_in_flight_max: {at_once} }}
 identity: {{ sources: [{{ header: X-User-Id }}], anonymous: stable }}
 store: {{ embedded: {{ path: {folder}/rollouts.db }} }}
 access_log: {{ path: {folder}/access.log, format: json }}
@@ -58,7 +61,7 @@ class Site:
     """The program with so many of something."""
 
     def __init__(self, bench, folder, ports, size, millions=0, segments=0, rollouts=1, routes=1, endpoints=1,
-                 balance="round_robin"):
+                 balance="round_robin", at_once=10_000):
         self.bench, self.size, self.folder, self.endpoints = bench, size, folder, endpoints
         self.paths = max(rollouts, routes)
         self.http, self.admin = peers.free_port(), peers.free_port()
@@ -71,6 +74,7 @@ class Site:
         target = f"targets: [{each}], " if lists else ""
         values = {
             "folder": folder, "http": self.http, "admin": self.admin, "balance": balance, "canary": ports["canary"],
+            "at_once": at_once,
             "endpoints": ", ".join(f'"{host}:{ports["stable"]}"' for host in hosts),
             "routes": "\n".join(f"  - {{ match: {{ path: /n{n} }}, rollout: {names[n % rollouts]} }}" for n in range(self.paths)),
             "rollouts": "\n".join(f"  {name}: {{ releases: {{ stable: {{ pool: stable }}, canary: {{ pool: canary }} }}, "
@@ -126,6 +130,7 @@ def options():
     parse.add_argument("--seconds", type=float, default=0.7, help="of each measurement")
     parse.add_argument("--users-millions", type=int, nargs="*", default=MILLIONS)
     parse.add_argument("--sizes", type=int, nargs="*", default=SIZES)
+    parse.add_argument("--endpoints", type=int, nargs="*", default=ENDPOINTS)
     return parse.parse_args()
 
 
@@ -136,7 +141,8 @@ def rows(wanted):
     yield "rollouts, a route each", wanted.sizes, lambda n: ({"rollouts": n}, 64)
     yield "routes to one rollout", wanted.sizes, lambda n: ({"routes": n}, 64)
     for balance in ("round_robin", "least_requests", "user"):
-        yield f"endpoints, {balance}", wanted.sizes, lambda n, b=balance: ({"endpoints": n, "balance": b}, 64)
+        given = {"balance": balance, "at_once": 500}
+        yield f"endpoints, {balance}", wanted.endpoints, lambda n, given=given: (given | {"endpoints": n}, 64)
     yield "connections, all of them busy", CONNECTIONS, lambda n: ({}, n)
 
 

@@ -11,43 +11,80 @@ use crate::telemetry::targets;
 
 /// For listeners, the store, logs, the admin side, probes, handshakes, and those that are turned away.
 const RESERVED: usize = 128;
-/// Of ten parts of the rest, downstream connections get four. Each request in flight has an upstream connection of two
-/// descriptors, and so has each idle one: two parts of requests and one of idle connections make six.
-const CONNECTIONS_TENTHS: usize = 4;
-const REQUESTS_TENTHS: usize = 2;
-const IDLE_TENTHS: usize = 1;
+/// An upstream connection has two: see `upstream::Connection`.
+const OF_AN_UPSTREAM_CONNECTION: usize = 2;
+
+/// A bound, and what it takes to reach it.
+struct Bound {
+    key: &'static str,
+    wanted: usize,
+    /// Descriptors of each.
+    each: usize,
+    /// Of ten parts of all descriptors, where they are too few for all bounds.
+    tenths: usize,
+}
 
 /// Takes all descriptors that may be had, and lowers the bounds that they are too few for, with a warning for each.
 pub fn fit(config: &mut Config) {
     let open_files = usize::try_from(raise()).unwrap_or(usize::MAX);
-    let tenth = open_files.saturating_sub(RESERVED).max(open_files / 2) / 10;
-    let lower = |key: &str, value: usize, tenths: usize| {
-        let room = tenth.saturating_mul(tenths).max(1);
-        if value > room {
+    // The same in every pool.
+    let idle = config.pools.first().map_or(0, |pool| pool.connections.max_idle);
+    let bounds = [
+        Bound {
+            key: "limits.connections_max",
+            wanted: config.limits.connections_max.get(),
+            each: 1,
+            tenths: 4,
+        },
+        Bound {
+            key: "limits.requests_in_flight_max",
+            wanted: config.limits.requests_in_flight_max.get(),
+            each: OF_AN_UPSTREAM_CONNECTION,
+            tenths: 4,
+        },
+        Bound {
+            key: "connections.max_idle",
+            wanted: idle,
+            each: OF_AN_UPSTREAM_CONNECTION,
+            tenths: 2,
+        },
+    ];
+    let had = shared_out(open_files.saturating_sub(RESERVED).max(open_files / 2), &bounds);
+    for (bound, had) in bounds.iter().zip(had) {
+        let Bound { key, wanted, .. } = bound;
+        if had < *wanted {
             warn!(
                 target: targets::CONFIG,
-                "{key} is {room}, not {value}: the limit of {open_files} open files has no room for more: raise it \
+                "{key} is {had}, not {wanted}: the limit of {open_files} open files has no room for more: raise it \
                  (LimitNOFILE= of systemd, ulimit -n)"
             );
         }
-        value.min(room)
-    };
-    let limits = &mut config.limits;
-    let connections = lower(
-        "limits.connections_max",
-        limits.connections_max.get(),
-        CONNECTIONS_TENTHS,
-    );
-    let requests = limits.requests_in_flight_max.get();
-    let requests = lower("limits.requests_in_flight_max", requests, REQUESTS_TENTHS);
-    limits.connections_max = NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN);
-    limits.requests_in_flight_max = NonZeroUsize::new(requests).unwrap_or(NonZeroUsize::MIN);
-    // The same in every pool.
-    let idle = config.pools.first().map_or(0, |pool| pool.connections.max_idle);
-    let idle = lower("connections.max_idle", idle, IDLE_TENTHS);
+    }
+    let [connections, requests, idle] = had;
+    config.limits.connections_max = NonZeroUsize::new(connections).unwrap_or(NonZeroUsize::MIN);
+    config.limits.requests_in_flight_max = NonZeroUsize::new(requests).unwrap_or(NonZeroUsize::MIN);
     for pool in &mut config.pools {
         pool.connections.max_idle = idle;
     }
+}
+
+/// What each bound may be: what it is, or its tenths of what those leave that want less than their tenths.
+fn shared_out<const N: usize>(room: usize, bounds: &[Bound; N]) -> [usize; N] {
+    let (mut room, mut tenths) = (room, bounds.iter().map(|bound| bound.tenths).sum::<usize>());
+    let mut had: [Option<usize>; N] = [None; N];
+    // Each that has enough may leave enough for another.
+    while let Some((n, bound)) = bounds.iter().enumerate().find(|(n, bound)| {
+        let enough = bound.wanted.saturating_mul(bound.each) <= room / tenths.max(1) * bound.tenths;
+        had[*n].is_none() && enough
+    }) {
+        had[n] = Some(bound.wanted);
+        room -= bound.wanted * bound.each;
+        tenths -= bound.tenths;
+    }
+    std::array::from_fn(|n| {
+        let share = room / tenths.max(1) * bounds[n].tenths / bounds[n].each;
+        had[n].unwrap_or(share.max(1))
+    })
 }
 
 /// Raises the limit on open files as far as the process may, and yields it.
@@ -63,4 +100,52 @@ fn raise() -> u64 {
     };
     // No number means no limit.
     now.unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(wanted: [usize; 3]) -> [Bound; 3] {
+        let bound = |n: usize, each, tenths| Bound {
+            key: "a bound",
+            wanted: wanted[n],
+            each,
+            tenths,
+        };
+        [bound(0, 1, 4), bound(1, 2, 4), bound(2, 2, 2)]
+    }
+
+    #[test]
+    fn where_there_is_room_for_all_each_has_what_it_wants() {
+        assert_eq!(
+            shared_out(50_000, &bounds([20_000, 10_000, 5_000])),
+            [20_000, 10_000, 5_000]
+        );
+        assert_eq!(shared_out(0, &bounds([0, 0, 0])), [0, 0, 0]);
+    }
+
+    #[test]
+    fn where_there_is_none_each_has_its_tenths() {
+        assert_eq!(
+            shared_out(10_000, &bounds([20_000, 10_000, 5_000])),
+            [4_000, 2_000, 1_000]
+        );
+        assert_eq!(shared_out(3, &bounds([20_000, 10_000, 5_000])), [1, 1, 1]);
+    }
+
+    #[test]
+    fn what_one_leaves_goes_to_the_others_by_their_tenths() {
+        // 9,000 are left for six tenths.
+        assert_eq!(
+            shared_out(10_000, &bounds([1_000, 10_000, 5_000])),
+            [1_000, 3_000, 1_500]
+        );
+        assert_eq!(shared_out(10_000, &bounds([1_000, 500, 5_000])), [1_000, 500, 4_000]);
+        // The second has enough of what the first leaves only.
+        assert_eq!(
+            shared_out(10_000, &bounds([1_000, 2_500, 5_000])),
+            [1_000, 2_500, 2_000]
+        );
+    }
 }
