@@ -218,6 +218,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "rustls",
             "rustls_pki_types",
             "sd_notify",
+            "socket2",
             "thiserror",
             "x509_parser",
             "log",

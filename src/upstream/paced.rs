@@ -39,6 +39,12 @@ const FIRST_BYTES: usize = 12 * 1024;
 /// 800 KiB wait for one that stops. Fast clients take turns at that within a millisecond.
 const WIDE_MAX: usize = 6;
 const WIDE_BYTES: usize = 64 * 1024;
+/// So many more are read as their clients take them, but in pieces as large as those.
+const MIDDLE_MAX: usize = 64;
+const MIDDLE_BYTES: usize = 64 * 1024;
+/// Before a response has one of these places, its client has taken so much: more than the system takes for one that takes
+/// nothing (see `UNSENT_MAX` of the listeners).
+const PROVEN_BYTES: usize = 128 * 1024;
 /// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
 /// each, the buffers of their requests included; one that takes all waits for more system calls.
 const NARROW_BYTES: usize = 4 * 1024;
@@ -129,7 +135,9 @@ struct Progress {
     untaken: usize,
     /// How often the reader was put off since.
     turns: u8,
-    wide: Option<Wide>,
+    /// What was read before that.
+    taken: usize,
+    place: Option<Place>,
 }
 
 impl Progress {
@@ -138,19 +146,24 @@ impl Progress {
         if !self.begun {
             return Poll::Ready(FIRST_BYTES);
         }
-        if self.wide.is_none() {
-            self.wide = Wide::take();
+        if self.taken >= PROVEN_BYTES && !matches!(self.place, Some(Place(Size::Wide))) {
+            // It is kept until the response is over, also by a client that stands: so all that waits for them is bounded.
+            let wide = Place::take(Size::Wide);
+            self.place = wide.or_else(|| self.place.take().or_else(|| Place::take(Size::Middle)));
         }
         ready!(pace.poll_moving(cx));
-        if self.wide.is_some() {
-            return Poll::Ready(WIDE_BYTES);
-        }
+        let room = match self.place {
+            Some(Place(Size::Wide)) => return Poll::Ready(WIDE_BYTES),
+            Some(Place(Size::Middle)) => MIDDLE_BYTES,
+            None => NARROW_BYTES,
+        };
         if pace.takes() {
+            self.taken += self.untaken;
             self.untaken = 0;
             self.turns = 0;
         }
-        if self.untaken < NARROW_BYTES {
-            return Poll::Ready(NARROW_BYTES - self.untaken);
+        if self.untaken < room {
+            return Poll::Ready(room - self.untaken);
         }
         if self.turns == TURNS {
             return Poll::Ready(SIP_BYTES);
@@ -166,23 +179,41 @@ impl Progress {
     }
 }
 
-/// One of [`WIDE_MAX`].
+/// A response's place among those of which more is read at once.
 #[derive(Debug)]
-struct Wide;
+struct Place(Size);
 
-static WIDE: AtomicUsize = AtomicUsize::new(0);
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    Wide,
+    Middle,
+}
 
-impl Wide {
-    fn take() -> Option<Self> {
-        let more = |taken: usize| (taken < WIDE_MAX).then_some(taken + 1);
-        WIDE.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self)
+impl Size {
+    /// How many have a place of it, and how many may.
+    fn places(self) -> (&'static AtomicUsize, usize) {
+        static WIDE: AtomicUsize = AtomicUsize::new(0);
+        static MIDDLE: AtomicUsize = AtomicUsize::new(0);
+        match self {
+            Self::Wide => (&WIDE, WIDE_MAX),
+            Self::Middle => (&MIDDLE, MIDDLE_MAX),
+        }
     }
 }
 
-impl Drop for Wide {
+impl Place {
+    /// None if all are taken.
+    fn take(size: Size) -> Option<Self> {
+        let (taken, max) = size.places();
+        let more = |taken: usize| (taken < max).then_some(taken + 1);
+        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(Self(size))
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        WIDE.fetch_sub(1, Ordering::Relaxed);
+        self.0.places().0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
