@@ -106,46 +106,35 @@ fn raise() -> u64 {
 mod tests {
     use super::*;
 
-    fn bounds(wanted: [usize; 3]) -> [Bound; 3] {
+    /// Of clients, requests in flight and idle connections.
+    fn had(room: usize, wanted: [usize; 3]) -> [usize; 3] {
         let bound = |n: usize, each, tenths| Bound {
             key: "a bound",
             wanted: wanted[n],
             each,
             tenths,
         };
-        [bound(0, 1, 4), bound(1, 2, 4), bound(2, 2, 2)]
+        shared_out(room, &[bound(0, 1, 4), bound(1, 2, 4), bound(2, 2, 2)])
     }
 
     #[test]
     fn where_there_is_room_for_all_each_has_what_it_wants() {
-        assert_eq!(
-            shared_out(50_000, &bounds([20_000, 10_000, 5_000])),
-            [20_000, 10_000, 5_000]
-        );
-        assert_eq!(shared_out(0, &bounds([0, 0, 0])), [0, 0, 0]);
+        assert_eq!(had(50_000, [20_000, 10_000, 5_000]), [20_000, 10_000, 5_000]);
+        assert_eq!(had(0, [0, 0, 0]), [0, 0, 0]);
     }
 
     #[test]
     fn where_there_is_none_each_has_its_tenths() {
-        assert_eq!(
-            shared_out(10_000, &bounds([20_000, 10_000, 5_000])),
-            [4_000, 2_000, 1_000]
-        );
-        assert_eq!(shared_out(3, &bounds([20_000, 10_000, 5_000])), [1, 1, 1]);
+        assert_eq!(had(10_000, [20_000, 10_000, 5_000]), [4_000, 2_000, 1_000]);
+        assert_eq!(had(3, [20_000, 10_000, 5_000]), [1, 1, 1]);
     }
 
     #[test]
     fn what_one_leaves_goes_to_the_others_by_their_tenths() {
         // 9,000 are left for six tenths.
-        assert_eq!(
-            shared_out(10_000, &bounds([1_000, 10_000, 5_000])),
-            [1_000, 3_000, 1_500]
-        );
-        assert_eq!(shared_out(10_000, &bounds([1_000, 500, 5_000])), [1_000, 500, 4_000]);
+        assert_eq!(had(10_000, [1_000, 10_000, 5_000]), [1_000, 3_000, 1_500]);
+        assert_eq!(had(10_000, [1_000, 500, 5_000]), [1_000, 500, 4_000]);
         // The second has enough of what the first leaves only.
-        assert_eq!(
-            shared_out(10_000, &bounds([1_000, 2_500, 5_000])),
-            [1_000, 2_500, 2_000]
-        );
+        assert_eq!(had(10_000, [1_000, 2_500, 5_000]), [1_000, 2_500, 2_000]);
     }
 }

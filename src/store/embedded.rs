@@ -8,7 +8,6 @@ mod copy;
 mod fault;
 mod feed;
 mod file;
-mod lengthen;
 mod members;
 mod packed;
 mod pins;
@@ -19,6 +18,7 @@ mod readers;
 mod schema;
 mod upkeep;
 mod watch;
+mod write_ahead;
 mod writer;
 
 use std::path::{Path, PathBuf};

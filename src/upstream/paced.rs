@@ -42,8 +42,8 @@ const WIDE_BYTES: usize = 64 * 1024;
 /// So many more are read as their clients take them, but in pieces as large as those.
 const MIDDLE_MAX: usize = 64;
 const MIDDLE_BYTES: usize = 64 * 1024;
-/// Before a response has one of these places, its client has taken so much: more than the system takes for one that takes
-/// nothing (see `UNSENT_MAX` of the listeners).
+/// Before a response has a place of either kind, its client has taken so much: about what the system takes for one that
+/// takes nothing (`UNSENT_MAX` of the listeners), measured with a thousand of them.
 const PROVEN_BYTES: usize = 128 * 1024;
 /// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
 /// each, the buffers of their requests included; one that takes all waits for more system calls.
@@ -135,7 +135,7 @@ struct Progress {
     untaken: usize,
     /// How often the reader was put off since.
     turns: u8,
-    /// What was read before that.
+    /// What was read before that, and so was taken.
     taken: usize,
     place: Option<Place>,
 }

@@ -16,19 +16,14 @@ use crate::rollout::Revision;
 use crate::telemetry::targets;
 
 use super::fault::Fault;
+use super::write_ahead::Log;
 use super::writer::Writer;
-use super::{Shared, copy, lengthen, read};
+use super::{Shared, copy, read};
 
 /// How late another program's commit is seen at most. Looking reads one number from shared memory.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How often the length of the log is looked at.
 const TEND_EVERY: Duration = Duration::from_millis(250);
-/// The log is emptied when so many of its pages (4 KiB each) are not in the file yet: some hundreds of changes, so that
-/// readers find their pages quickly. Emptying keeps the disk from commits for a moment, so it is no more often.
-const LOG_PAGES_MAX: i64 = 3_000;
-const LOG_BYTES_MAX: u64 = 3_000 * 4_096;
-/// A log of fewer bytes is that of a store that hardly changes.
-const LOG_BYTES_FEW: u64 = 256 * 1024;
 
 /// Ends the threads when dropped.
 pub(super) struct Upkeep {
@@ -71,11 +66,7 @@ impl Upkeep {
         let (stop, looked) = (upkeep.stop.clone(), shared.clone());
         upkeep.spawn("store-look", move || look(&looked, &stop))?;
         let (stop, tended) = (upkeep.stop.clone(), shared.clone());
-        let log = Log {
-            writer: writer.clone(),
-            db: None,
-            lengthened: false,
-        };
+        let log = Log::new(writer);
         upkeep.spawn("store-upkeep", move || tend(&tended, &stop, log, copy_every))?;
         Ok(upkeep)
     }
@@ -164,61 +155,12 @@ fn tend(shared: &Shared, stop: &Stop, mut log: Log, copy_every: Duration) {
     let latest = shared.feed.latest();
     let mut copied: Option<(Revision, Instant)> = None;
     while !stop.within(TEND_EVERY) {
-        emptying.heard(shared, log.keep(shared));
+        emptying.heard(shared, log.keep(&shared.file));
         let (revision, now) = (*latest.borrow(), clock::now());
         let due = copied.is_none_or(|(of, at)| of != revision && now.duration_since(at) >= copy_every);
         if due && revision > Revision(0) {
             copying.heard(shared, copy::refresh(&shared.file, stop));
             copied = Some((revision, now));
         }
-    }
-}
-
-/// The write-ahead log, kept within bounds.
-struct Log {
-    writer: Arc<sync::Mutex<Writer>>,
-    /// None until it is needed, and after a failure.
-    db: Option<Connection>,
-    lengthened: bool,
-}
-
-impl Log {
-    fn keep(&mut self, shared: &Shared) -> Result<(), Fault> {
-        // A short log need not be opened; the file keeps its length when the log begins anew.
-        let length = std::fs::metadata(shared.file.log_path()).map_or(0, |log| log.len());
-        if length <= LOG_BYTES_FEW {
-            return Ok(());
-        }
-        let mut db = match self.db.take() {
-            Some(db) => db,
-            None => {
-                let db = shared.file.open_to_write()?;
-                // Nobody is waited for.
-                db.busy_timeout(Duration::ZERO)?;
-                db
-            }
-        };
-        if !self.lengthened {
-            self.lengthened = lengthen::log(&shared.file, &self.writer, &mut db)?;
-        }
-        if length > LOG_BYTES_MAX {
-            self.empty(&db)?;
-        }
-        self.db = Some(db);
-        Ok(())
-    }
-
-    /// Moves the log's pages into the file. What readers still need, stays.
-    fn empty(&self, db: &Connection) -> Result<(), Fault> {
-        let left = |row: &rusqlite::Row<'_>| Ok(row.get::<_, i64>(1)? - row.get::<_, i64>(2)?);
-        if db.query_row("PRAGMA wal_checkpoint(NOOP)", [], left)? <= LOG_PAGES_MAX {
-            return Ok(());
-        }
-        db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))?;
-        // Meanwhile some more were committed: where commits never pause, that is always so, and the log never began anew,
-        // but grew until the disk is full. What commits wait for are those few.
-        let _turn = self.writer.blocking_lock();
-        db.query_row("PRAGMA wal_checkpoint(FULL)", [], |_| Ok(()))?;
-        Ok(())
     }
 }
