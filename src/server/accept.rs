@@ -26,9 +26,9 @@ use crate::telemetry::targets;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How much the system takes for a client beyond what is on its way to it (TCP_NOTSENT_LOWAT of tcp(7)). Left alone it takes up
-/// to 4 MiB for one that takes nothing, and who takes what is learned too late. A client is sent so much within a
+/// to 4 MiB for one that takes nothing, and who takes what is learned too late. A client is sent so much within half a
 /// millisecond at a gigabit a second, so one that takes waits for no more.
-const UNSENT_MAX: u32 = 128 * 1024;
+const UNSENT_MAX: u32 = 64 * 1024;
 
 /// Accepts at sockets that are open already, and has an application serve each connection in a task of its own.
 pub struct Accepting<A> {

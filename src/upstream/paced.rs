@@ -39,12 +39,17 @@ const FIRST_BYTES: usize = 12 * 1024;
 /// 800 KiB wait for one that stops. Fast clients take turns at that within a millisecond.
 const WIDE_MAX: usize = 6;
 const WIDE_BYTES: usize = 64 * 1024;
-/// So many more are read as their clients take them, but in pieces as large as those.
-const MIDDLE_MAX: usize = 64;
-const MIDDLE_BYTES: usize = 64 * 1024;
-/// Before a response has a place of either kind, its client has taken so much: about what the system takes for one that
-/// takes nothing (`UNSENT_MAX` of the listeners), measured with a thousand of them.
-const PROVEN_BYTES: usize = 128 * 1024;
+/// So many more are read as their clients take them, but in pieces as large as those, two ahead: few clients that wait for
+/// little cost less than many that wait for less.
+const MIDDLE_MAX: usize = 32;
+const MIDDLE_BYTES: usize = 128 * 1024;
+/// Before a response has a place of either kind, its client has taken so much. What the system takes for one that takes nothing
+/// is `UNSENT_MAX` of the listeners, a piece beyond it, and what the client's own system does, 64 KiB at first.
+const PROVEN_BYTES: usize = 256 * 1024;
+/// So many are read in pieces as large before that. Most clients take what they asked for, and are through it at once; of one
+/// that does not some 200 KiB wait.
+const UNPROVEN_MAX: usize = 24;
+const UNPROVEN_BYTES: usize = 64 * 1024;
 /// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
 /// each, the buffers of their requests included; one that takes all waits for more system calls.
 const NARROW_BYTES: usize = 4 * 1024;
@@ -131,6 +136,8 @@ struct Progress {
     begun: bool,
     /// It came with its head, all of it or all that there was.
     small: bool,
+    /// The head of a response that is not small is not taken yet.
+    head: bool,
     /// What was read since the client last took something.
     untaken: usize,
     /// How often the reader was put off since.
@@ -146,23 +153,21 @@ impl Progress {
         if !self.begun {
             return Poll::Ready(FIRST_BYTES);
         }
-        if self.taken >= PROVEN_BYTES && !matches!(self.place, Some(Place(Size::Wide))) {
-            // It is kept until the response is over, also by a client that stands: so all that waits for them is bounded.
-            let wide = Place::take(Size::Wide);
-            self.place = wide.or_else(|| self.place.take().or_else(|| Place::take(Size::Middle)));
-        }
+        self.find_place();
         ready!(pace.poll_moving(cx));
         let room = match self.place {
             Some(Place(Size::Wide)) => return Poll::Ready(WIDE_BYTES),
             Some(Place(Size::Middle)) => MIDDLE_BYTES,
+            Some(Place(Size::Unproven)) => UNPROVEN_BYTES,
             None => NARROW_BYTES,
         };
         if pace.takes() {
             self.taken += self.untaken;
             self.untaken = 0;
             self.turns = 0;
+            self.head = false;
         }
-        if self.untaken < room {
+        if !self.head && self.untaken < room {
             return Poll::Ready(room - self.untaken);
         }
         if self.turns == TURNS {
@@ -171,6 +176,21 @@ impl Progress {
         self.turns += 1;
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// The widest place that is free. It is kept until the response is over, also by a client that stands: so all that waits
+    /// for them is bounded.
+    fn find_place(&mut self) {
+        let proven = self.taken >= PROVEN_BYTES;
+        match self.place {
+            Some(Place(Size::Wide)) => {}
+            Some(Place(Size::Unproven)) if !proven => {}
+            None if !proven => self.place = Place::take(Size::Unproven),
+            Some(Place(Size::Middle)) => self.place = Place::take(Size::Wide).or_else(|| self.place.take()),
+            Some(Place(Size::Unproven)) | None => {
+                self.place = Place::take(Size::Wide).or_else(|| Place::take(Size::Middle));
+            }
+        }
     }
 
     fn read(&mut self, bytes: usize) {
@@ -187,6 +207,7 @@ struct Place(Size);
 enum Size {
     Wide,
     Middle,
+    Unproven,
 }
 
 impl Size {
@@ -194,9 +215,11 @@ impl Size {
     fn places(self) -> (&'static AtomicUsize, usize) {
         static WIDE: AtomicUsize = AtomicUsize::new(0);
         static MIDDLE: AtomicUsize = AtomicUsize::new(0);
+        static UNPROVEN: AtomicUsize = AtomicUsize::new(0);
         match self {
             Self::Wide => (&WIDE, WIDE_MAX),
             Self::Middle => (&MIDDLE, MIDDLE_MAX),
+            Self::Unproven => (&UNPROVEN, UNPROVEN_MAX),
         }
     }
 }
@@ -251,7 +274,7 @@ impl Paced {
         self.progress.small = head < all.len() && all.len() < FIRST_BYTES;
         if !self.progress.small {
             now = now.min(head);
-            self.progress.untaken = NARROW_BYTES;
+            self.progress.head = true;
         }
         buf.put_slice(&all[..now]);
         self.read.extend_from_slice(&all[now..]);
