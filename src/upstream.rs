@@ -17,6 +17,7 @@ mod paced;
 mod pool;
 mod pools;
 mod probe;
+mod progress;
 mod resolve;
 mod retry;
 mod slots;

@@ -7,7 +7,6 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -30,33 +29,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use super::connection::Connection;
 use super::held::Held;
 use super::kept::is_silent;
-use super::pace::Pace;
+use super::progress::{FIRST_BYTES, Progress};
 use crate::clock;
 
-/// What is read at once of a response that is waited for: small ones come whole.
-const FIRST_BYTES: usize = 12 * 1024;
-/// So many responses at a time are read as Pingora reads them, as long as their clients' connections take something: some
-/// 800 KiB wait for one that stops. Fast clients take turns at that within a millisecond.
-const WIDE_MAX: usize = 6;
-const WIDE_BYTES: usize = 64 * 1024;
-/// So many more are read as their clients take them, but in pieces as large as those, two ahead: few clients that wait for
-/// little cost less than many that wait for less.
-const MIDDLE_MAX: usize = 32;
-const MIDDLE_BYTES: usize = 128 * 1024;
-/// Before a response has a place of either kind, its client has taken so much. What the system takes for one that takes nothing
-/// is `UNSENT_MAX` of the listeners, a piece beyond it, and what the client's own system does, 64 KiB at first.
-const PROVEN_BYTES: usize = 256 * 1024;
-/// So many are read in pieces as large before that. Most clients take what they asked for, and are through it at once; of one
-/// that does not some 200 KiB wait.
-const UNPROVEN_MAX: usize = 24;
-const UNPROVEN_BYTES: usize = 64 * 1024;
-/// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
-/// each, the buffers of their requests included; one that takes all waits for more system calls.
-const NARROW_BYTES: usize = 4 * 1024;
-/// What is read where nobody can tell whether the client takes it: Pingora's queue has room for a few of these.
-const SIP_BYTES: usize = 512;
-/// So often is a reader put off for the writer, which shares its task, to take what is there.
-const TURNS: u8 = 2;
 const NO_DESCRIPTOR: UniqueIDType = -1;
 const HEAD_END: &[u8] = b"\r\n\r\n";
 
@@ -129,117 +104,6 @@ struct Paced {
     idle_timeout: Duration,
 }
 
-/// How far a response is.
-#[derive(Debug, Default)]
-struct Progress {
-    /// Some of it was read.
-    begun: bool,
-    /// It came with its head, all of it or all that there was.
-    small: bool,
-    /// The head of a response that is not small is not taken yet.
-    head: bool,
-    /// What was read since the client last took something.
-    untaken: usize,
-    /// How often the reader was put off since.
-    turns: u8,
-    /// What was read before that, and so was taken.
-    taken: usize,
-    place: Option<Place>,
-}
-
-impl Progress {
-    /// How much may be read now.
-    fn poll_room(&mut self, pace: &Pace, cx: &mut Context<'_>) -> Poll<usize> {
-        if !self.begun {
-            return Poll::Ready(FIRST_BYTES);
-        }
-        self.find_place();
-        ready!(pace.poll_moving(cx));
-        let room = match self.place {
-            Some(Place(Size::Wide)) => return Poll::Ready(WIDE_BYTES),
-            Some(Place(Size::Middle)) => MIDDLE_BYTES,
-            Some(Place(Size::Unproven)) => UNPROVEN_BYTES,
-            None => NARROW_BYTES,
-        };
-        if pace.takes() {
-            self.taken += self.untaken;
-            self.untaken = 0;
-            self.turns = 0;
-            self.head = false;
-        }
-        if !self.head && self.untaken < room {
-            return Poll::Ready(room - self.untaken);
-        }
-        if self.turns == TURNS {
-            return Poll::Ready(SIP_BYTES);
-        }
-        self.turns += 1;
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// The widest place that is free. It is kept until the response is over, also by a client that stands: so all that waits
-    /// for them is bounded.
-    fn find_place(&mut self) {
-        let proven = self.taken >= PROVEN_BYTES;
-        match self.place {
-            Some(Place(Size::Wide)) => {}
-            Some(Place(Size::Unproven)) if !proven => {}
-            None if !proven => self.place = Place::take(Size::Unproven),
-            Some(Place(Size::Middle)) => self.place = Place::take(Size::Wide).or_else(|| self.place.take()),
-            Some(Place(Size::Unproven)) | None => {
-                self.place = Place::take(Size::Wide).or_else(|| Place::take(Size::Middle));
-            }
-        }
-    }
-
-    fn read(&mut self, bytes: usize) {
-        self.begun = true;
-        self.untaken += bytes;
-    }
-}
-
-/// A response's place among those of which more is read at once.
-#[derive(Debug)]
-struct Place(Size);
-
-#[derive(Debug, Clone, Copy)]
-enum Size {
-    Wide,
-    Middle,
-    Unproven,
-}
-
-impl Size {
-    /// How many have a place of it, and how many may.
-    fn places(self) -> (&'static AtomicUsize, usize) {
-        static WIDE: AtomicUsize = AtomicUsize::new(0);
-        static MIDDLE: AtomicUsize = AtomicUsize::new(0);
-        static UNPROVEN: AtomicUsize = AtomicUsize::new(0);
-        match self {
-            Self::Wide => (&WIDE, WIDE_MAX),
-            Self::Middle => (&MIDDLE, MIDDLE_MAX),
-            Self::Unproven => (&UNPROVEN, UNPROVEN_MAX),
-        }
-    }
-}
-
-impl Place {
-    /// None if all are taken.
-    fn take(size: Size) -> Option<Self> {
-        let (taken, max) = size.places();
-        let more = |taken: usize| (taken < max).then_some(taken + 1);
-        taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self(size))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.places().0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Paced {
     fn open(&mut self) -> io::Result<&mut Connected> {
         self.inner.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
@@ -271,10 +135,9 @@ impl Paced {
         let all = all.filled();
         let mut now = all.len().min(buf.remaining());
         let head = memmem::find(all, HEAD_END).map_or(now, |end| end + HEAD_END.len());
-        self.progress.small = head < all.len() && all.len() < FIRST_BYTES;
-        if !self.progress.small {
+        self.progress.begins(all.len(), head);
+        if !self.progress.is_small() {
             now = now.min(head);
-            self.progress.head = true;
         }
         buf.put_slice(&all[..now]);
         self.read.extend_from_slice(&all[now..]);
@@ -295,10 +158,10 @@ impl AsyncRead for Paced {
         }
         let before = buf.filled().len();
         // What came behind a response is told at once, whatever the pace: it must not be the next one's.
-        let room = if looks || (this.progress.small && !this.read.is_empty()) {
+        let room = if looks || (this.progress.is_small() && !this.read.is_empty()) {
             FIRST_BYTES
         } else {
-            if this.progress.begun {
+            if this.progress.has_begun() {
                 this.held.free();
             }
             ready!(this.progress.poll_room(this.connection.pace(), cx))
@@ -310,11 +173,15 @@ impl AsyncRead for Paced {
             if this.read.is_empty() {
                 this.read = BytesMut::new();
             }
-        } else if !this.progress.begun && buf.remaining() < FIRST_BYTES {
+        } else if !this.progress.has_begun() && buf.remaining() < FIRST_BYTES {
             ready!(this.poll_first(cx, buf))?;
         } else {
             let mut part = this.open()?.take(room as u64);
-            ready!(Pin::new(&mut part).poll_read(cx, buf))?;
+            let read = Pin::new(&mut part).poll_read(cx, buf);
+            if read.is_pending() {
+                this.progress.waits();
+            }
+            ready!(read)?;
         }
         this.progress.read(buf.filled().len() - before);
         Poll::Ready(Ok(()))
