@@ -118,7 +118,9 @@ impl Progress {
     /// So much was read.
     pub(super) fn read(&mut self, bytes: usize) {
         // The first of it was judged with its head.
-        self.large = if self.begun { bytes >= NARROW_BYTES } else { self.large };
+        if self.begun {
+            self.large = bytes >= NARROW_BYTES;
+        }
         self.begun = true;
         self.untaken += bytes;
     }
