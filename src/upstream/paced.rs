@@ -179,7 +179,7 @@ impl AsyncRead for Paced {
             let mut part = this.open()?.take(room as u64);
             let read = Pin::new(&mut part).poll_read(cx, buf);
             if read.is_pending() {
-                this.progress.waits();
+                this.progress.waits(clock::tick());
             }
             ready!(read)?;
         }

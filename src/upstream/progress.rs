@@ -3,8 +3,10 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use super::pace::Pace;
+use crate::clock::{self, Tick};
 
 /// What is read at once of a response that is waited for: small ones come whole.
 pub(super) const FIRST_BYTES: usize = 12 * 1024;
@@ -23,6 +25,8 @@ const PROVEN_BYTES: usize = 256 * 1024;
 /// that does not some 200 KiB wait.
 const UNPROVEN_MAX: usize = 24;
 const UNPROVEN_BYTES: usize = 64 * 1024;
+/// Who has had a place for so long, and nothing to read for it, gives it to another.
+const PLACE_KEPT: Duration = Duration::from_secs(1);
 /// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
 /// each, the buffers of their requests included; one that takes all waits for more system calls.
 const NARROW_BYTES: usize = 4 * 1024;
@@ -49,6 +53,8 @@ pub(super) struct Progress {
     /// What was read before that, and so was taken.
     taken: usize,
     place: Option<Place>,
+    /// When that was found.
+    since: Option<Tick>,
 }
 
 impl Progress {
@@ -113,6 +119,9 @@ impl Progress {
                 self.place = Place::take(Size::Wide).or_else(|| Place::take(Size::Middle));
             }
         }
+        if self.place.is_some() {
+            self.since.get_or_insert_with(clock::tick);
+        }
     }
 
     /// So much was read.
@@ -125,11 +134,14 @@ impl Progress {
         self.untaken += bytes;
     }
 
-    /// There is nothing to read for now. Where all was taken, the place is another's meanwhile: streams last for long, and send
-    /// little. What is read as it comes may still be on its way, so its place is not.
-    pub(super) fn waits(&mut self) {
-        if self.untaken == 0 && !matches!(self.place, Some(Place(Size::Wide))) {
+    /// There is nothing to read for now. Where all was taken, and for long, the place is another's: streams last, and send little.
+    /// What is read as it comes may still be on its way, so its place is not. Nor is that of a response that has just begun: a
+    /// thousand clients that take nothing would have it one after the other, and Pingora's buffer of each has been filled.
+    pub(super) fn waits(&mut self, now: Tick) {
+        let long = self.since.is_some_and(|since| since.after(PLACE_KEPT) <= now);
+        if long && self.untaken == 0 && !matches!(self.place, Some(Place(Size::Wide))) {
             self.place = None;
+            self.since = None;
         }
     }
 }
@@ -205,10 +217,11 @@ mod tests {
     #[test]
     fn few_are_read_widely_and_who_waits_with_nothing_left_gives_the_place_back() {
         let pace = Pace::default();
+        let later = clock::tick().after(2 * PLACE_KEPT);
         let mut stream = begun(&pace, 200, 200);
         for _ in 0..3 {
             assert_eq!(room(&mut stream, &pace), NARROW_BYTES, "a head alone tells nothing");
-            stream.waits();
+            stream.waits(later);
             stream.read(100);
             pace.took();
         }
@@ -229,11 +242,13 @@ mod tests {
         }
         let mut late = begun(&pace, FIRST_BYTES, 200);
         assert_eq!(room(&mut late, &pace), NARROW_BYTES, "all places are taken");
-        head.waits();
+        head.waits(later);
         assert_eq!(room(&mut late, &pace), NARROW_BYTES, "who waits has some left");
         pace.took();
         assert_eq!(room(&mut head, &pace), UNPROVEN_BYTES);
-        head.waits();
+        head.waits(clock::tick());
+        assert_eq!(room(&mut late, &pace), NARROW_BYTES, "who waits has just begun");
+        head.waits(later);
         assert_eq!(room(&mut late, &pace), UNPROVEN_BYTES, "who waits has none left");
 
         while late.taken < PROVEN_BYTES {
@@ -245,7 +260,7 @@ mod tests {
         pace.took();
         let wide = late.poll_room(&pace, &mut Context::from_waker(Waker::noop()));
         assert!(matches!(wide, Poll::Ready(WIDE_BYTES)) && matches!(late.place, Some(Place(Size::Wide))));
-        late.waits();
+        late.waits(later);
         assert!(late.place.is_some(), "what is on its way is not known");
         drop((late, others, head));
         for size in [Size::Wide, Size::Middle, Size::Unproven] {
