@@ -17,6 +17,7 @@ use switchyard::rollout::{
 const KEY: RosterKey = RosterKey([7, 11]);
 const ASKED: usize = 1 << 20;
 const ROUNDS: usize = 7;
+/// Ids that are copied at once: few enough for the second cache.
 const AT_HAND: usize = 1 << 10;
 /// Larger than the caches.
 const COLD_BYTES: usize = 64 << 20;

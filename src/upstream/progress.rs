@@ -14,20 +14,20 @@ pub(super) const FIRST_BYTES: usize = 12 * 1024;
 /// 800 KiB wait for one that stops. Fast clients take turns at that within a millisecond.
 const WIDE_MAX: usize = 6;
 const WIDE_BYTES: usize = 64 * 1024;
-/// So many more are read as their clients take them, but in pieces as large as those, two ahead: few clients that wait for
-/// little cost less than many that wait for less.
+/// So many more are read as their clients take them, two such pieces ahead: few clients that are read far ahead cost less than
+/// many that are read half as far.
 const MIDDLE_MAX: usize = 32;
 const MIDDLE_BYTES: usize = 128 * 1024;
 /// Before a response has a place of either kind, its client has taken so much. What the system takes for one that takes nothing
 /// is `UNSENT_MAX` of the listeners, a piece beyond it, and what the client's own system does, 64 KiB at first.
 const PROVEN_BYTES: usize = 256 * 1024;
-/// So many are read in pieces as large before that. Most clients take what they asked for, and are through it at once; of one
+/// So many are read one such piece ahead before that. Most clients take what they asked for, and are through it at once; of one
 /// that does not some 200 KiB wait.
 const UNPROVEN_MAX: usize = 24;
 const UNPROVEN_BYTES: usize = 64 * 1024;
 /// Who has had a place for so long, and nothing to read for it, gives it to another.
 const PLACE_KEPT: Duration = Duration::from_secs(1);
-/// What is read of the others before their clients take it. A thousand clients that take nothing make do with 57 KiB
+/// What is read of the others before their clients take it. A thousand clients that take nothing make do with 61 KiB
 /// each, the buffers of their requests included; one that takes all waits for more system calls.
 const NARROW_BYTES: usize = 4 * 1024;
 /// What is read where nobody can tell whether the client takes it: Pingora's queue has room for a few of these.
@@ -43,7 +43,7 @@ pub(super) struct Progress {
     /// It came with its head, all of it or all that there was.
     small: bool,
     /// The head of a response that is not small is not taken yet.
-    head: bool,
+    head_untaken: bool,
     /// There was much to read at last, so there may be more.
     large: bool,
     /// What was read since the client last took something.
@@ -53,8 +53,6 @@ pub(super) struct Progress {
     /// What was read before that, and so was taken.
     taken: usize,
     place: Option<Place>,
-    /// When that was found.
-    since: Option<Tick>,
 }
 
 impl Progress {
@@ -71,7 +69,7 @@ impl Progress {
     /// So much was there at first, `head` of it the head's.
     pub(super) fn begins(&mut self, all: usize, head: usize) {
         self.small = head < all && all < FIRST_BYTES;
-        self.head = !self.small;
+        self.head_untaken = !self.small;
         self.large = all == FIRST_BYTES;
     }
 
@@ -84,19 +82,19 @@ impl Progress {
             self.find_place();
         }
         ready!(pace.poll_moving(cx));
-        let room = match self.place {
-            Some(Place(Size::Wide)) => return Poll::Ready(WIDE_BYTES),
-            Some(Place(Size::Middle)) => MIDDLE_BYTES,
-            Some(Place(Size::Unproven)) => UNPROVEN_BYTES,
+        let room = match self.size() {
+            Some(Size::Wide) => return Poll::Ready(WIDE_BYTES),
+            Some(Size::Middle) => MIDDLE_BYTES,
+            Some(Size::Unproven) => UNPROVEN_BYTES,
             None => NARROW_BYTES,
         };
         if pace.takes() {
             self.taken += self.untaken;
             self.untaken = 0;
             self.turns = 0;
-            self.head = false;
+            self.head_untaken = false;
         }
-        if !self.head && self.untaken < room {
+        if !self.head_untaken && self.untaken < room {
             return Poll::Ready(room - self.untaken);
         }
         if self.turns == TURNS {
@@ -107,20 +105,21 @@ impl Progress {
         Poll::Pending
     }
 
+    fn size(&self) -> Option<Size> {
+        self.place.as_ref().map(|place| place.size)
+    }
+
     /// The widest place that is free. A client that stands keeps it: so all that waits for them is bounded.
     fn find_place(&mut self) {
         let proven = self.taken >= PROVEN_BYTES;
-        match self.place {
-            Some(Place(Size::Wide)) => {}
-            Some(Place(Size::Unproven)) if !proven => {}
-            None if !proven => self.place = Place::take(Size::Unproven),
-            Some(Place(Size::Middle)) => self.place = Place::take(Size::Wide).or_else(|| self.place.take()),
-            Some(Place(Size::Unproven)) | None => {
-                self.place = Place::take(Size::Wide).or_else(|| Place::take(Size::Middle));
-            }
-        }
-        if self.place.is_some() {
-            self.since.get_or_insert_with(clock::tick);
+        let since = self.place.as_ref().map_or_else(clock::tick, |place| place.since);
+        let take = |size| Place::take(size, since);
+        match self.size() {
+            Some(Size::Wide) => {}
+            Some(Size::Unproven) if !proven => {}
+            None if !proven => self.place = take(Size::Unproven),
+            Some(Size::Middle) => self.place = take(Size::Wide).or_else(|| self.place.take()),
+            Some(Size::Unproven) | None => self.place = take(Size::Wide).or_else(|| take(Size::Middle)),
         }
     }
 
@@ -138,19 +137,22 @@ impl Progress {
     /// What is read as it comes may still be on its way, so its place is not. Nor is that of a response that has just begun: a
     /// thousand clients that take nothing would have it one after the other, and Pingora's buffer of each has been filled.
     pub(super) fn waits(&mut self, now: Tick) {
-        let long = self.since.is_some_and(|since| since.after(PLACE_KEPT) <= now);
-        if long && self.untaken == 0 && !matches!(self.place, Some(Place(Size::Wide))) {
-            self.place = None;
-            self.since = None;
+        let given_back = |place: &mut Place| place.size != Size::Wide && place.since.after(PLACE_KEPT) <= now;
+        if self.untaken == 0 {
+            self.place.take_if(given_back);
         }
     }
 }
 
 /// A response's place among those of which more is read at once.
 #[derive(Debug)]
-struct Place(Size);
+struct Place {
+    size: Size,
+    /// Since when the response has had one.
+    since: Tick,
+}
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Size {
     Wide,
     Middle,
@@ -173,17 +175,17 @@ impl Size {
 
 impl Place {
     /// None if all are taken.
-    fn take(size: Size) -> Option<Self> {
+    fn take(size: Size, since: Tick) -> Option<Self> {
         let (taken, max) = size.places();
         let more = |taken: usize| (taken < max).then_some(taken + 1);
         taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
-        Some(Self(size))
+        Some(Self { size, since })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.places().0.fetch_sub(1, Ordering::Relaxed);
+        self.size.places().0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -226,10 +228,8 @@ mod tests {
             pace.took();
         }
         let mut head = begun(&pace, 200, 200);
-        assert!(
-            !pace.takes() || room(&mut head, &pace) == SIP_BYTES,
-            "its head is not taken"
-        );
+        assert!(pace.takes());
+        assert_eq!(room(&mut head, &pace), SIP_BYTES, "its head is not taken");
         pace.took();
         assert_eq!(room(&mut head, &pace), NARROW_BYTES);
         head.read(NARROW_BYTES);
@@ -259,7 +259,7 @@ mod tests {
         late.read(UNPROVEN_BYTES);
         pace.took();
         let wide = late.poll_room(&pace, &mut Context::from_waker(Waker::noop()));
-        assert!(matches!(wide, Poll::Ready(WIDE_BYTES)) && matches!(late.place, Some(Place(Size::Wide))));
+        assert!(matches!(wide, Poll::Ready(WIDE_BYTES)) && late.size() == Some(Size::Wide));
         late.waits(later);
         assert!(late.place.is_some(), "what is on its way is not known");
         drop((late, others, head));
