@@ -12,9 +12,10 @@
 //!          control
 //! edges    store    upstream         (never each other)
 //! domain   rollout -> identity
-//! ground   clock    telemetry    precedence    prefetch
+//! ground   clock    telemetry    precedence    prefetch    allocator
 //! ```
 //!
+//! - [`allocator`]: the program's memory
 //! - [`clock`]: the only reader of time
 //! - [`precedence`]: which threads the scheduler lets go first
 //! - [`prefetch`]: memory that will be read soon, asked for before it is needed
@@ -38,6 +39,8 @@
 //! ends with one access-log line. The release is decided once: retries stay inside it.
 
 pub mod admin;
+#[cfg(feature = "mimalloc")]
+pub mod allocator;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 // The allocators stand side by side in `make bench-peers`; the default is the one that measures best.
 #[cfg(all(feature = "mimalloc", not(feature = "jemalloc")))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: switchyard::allocator::Mimalloc = switchyard::allocator::Mimalloc;
 
 #[cfg(feature = "jemalloc")]
 #[global_allocator]

@@ -24,6 +24,7 @@ mod respond;
 mod routes;
 mod trace;
 mod verify;
+mod whole;
 pub mod wire;
 
 pub use edge::{Edge, EdgeParts};

@@ -23,6 +23,7 @@ mod retry;
 mod slots;
 mod tls;
 mod upkeep;
+mod whole;
 
 pub use connect_proxy::ConnectProxy;
 pub use connection::Connection;
@@ -36,3 +37,4 @@ pub use retry::RetryBudget;
 pub use settings::{PoolSettings, RetryCause};
 pub use tls::check as check_tls;
 pub use upkeep::Upkeep;
+pub use whole::Whole;

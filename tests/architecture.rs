@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// A module, what of ours it may use, and which crates beyond `std` it may name.
 const FLOORS: &[(&str, &[&str], &[&str])] = &[
+    ("allocator", &[], &["libmimalloc_sys"]),
     ("clock", &[], &["once_cell", "jiff", "nix"]),
     ("prefetch", &[], &[]),
     ("precedence", &[], &["libc", "log", "rustix"]),
@@ -251,6 +252,7 @@ const BANNED_IN_NAMES: &[&str] = &[
 ];
 /// Where what no safe crate offers is asked of the system.
 const UNSAFE: &[&str] = &[
+    "src/allocator.rs",
     "src/precedence.rs",
     "src/prefetch.rs",
     "src/proxy/engine.rs",

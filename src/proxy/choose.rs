@@ -13,14 +13,15 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::gateway::{Gateway, connection_of};
+use super::gateway::Gateway;
 use super::request::Asked;
 use super::routes::Target;
+use super::whole;
 use crate::clock;
 use crate::control::LiveRollout;
 use crate::identity::Identity;
 use crate::rollout::PoolIdx;
-use crate::upstream::{Acquire, PeerUse, RetryCause};
+use crate::upstream::{Acquire, Connection, PeerUse, RetryCause};
 
 /// The number of the first response on a connection.
 const FIRST_TURN: u64 = 1;
@@ -109,7 +110,8 @@ fn kind(head: &RequestHeader, upgrade: bool) -> PeerUse {
 
 /// A connection is there.
 pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
-    ctx.connection = connection_of(digest);
+    let carried = digest.and_then(|digest| digest.proxy_digest.as_deref());
+    ctx.connection = carried.and_then(Connection::of);
     let turn = ctx.connection.as_ref().map(|c| c.pace().begins());
     // Pingora takes those that waited here for new ones.
     let reused = reused || turn > Some(FIRST_TURN);
@@ -129,6 +131,7 @@ pub fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
     if let Some(lease) = &ctx.lease {
         lease.endpoint().spoke(ctx.upstream_h2);
     }
+    whole::want(session.req_header(), ctx);
     if session.as_mut().is_body_empty() {
         ctx.body_over = true;
         wait_for_head(ctx);

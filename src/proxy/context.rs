@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::fields::Fields;
@@ -67,6 +68,8 @@ pub struct Context {
     pub body_bytes: u64,
     /// Whether all of the request was read.
     pub body_over: bool,
+    /// All of the response's body, where it came with its head.
+    pub whole: Option<Bytes>,
     /// Whether an interim response (1xx) was passed on.
     pub interim: bool,
     /// The status decided by [`failure`](super::failure), where one was.
@@ -112,6 +115,7 @@ impl Context {
             upstream_duration: None,
             body_bytes: 0,
             body_over: false,
+            whole: None,
             interim: false,
             failed: None,
             aborted: false,

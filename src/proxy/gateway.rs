@@ -23,13 +23,13 @@ use super::places::Places;
 use super::routes::{Routes, Target};
 use super::settings::{Cors, Limits, OwnCors};
 use super::verify::Verifier;
-use super::{admit, choose, cors, headers, record, respond};
+use super::{admit, choose, cors, headers, record, respond, whole};
 use crate::control::Live;
 use crate::identity;
 use crate::rollout::RouteId;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
-use crate::upstream::{Connection, PeerUse, Pools, RetryCause};
+use crate::upstream::{PeerUse, Pools, RetryCause};
 
 /// What the gateway is made of.
 pub struct GatewayParts {
@@ -280,6 +280,7 @@ impl ProxyHttp for Gateway {
     });
 
     at_once!(upstream_response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
+        whole::came(response, ctx);
         let fields = Fields::of(&response.headers, &[]);
         let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade);
         if sound.is_ok() {
@@ -291,7 +292,10 @@ impl ProxyHttp for Gateway {
 
     at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         ctx.took();
-        phase::go_on(gateway.answer(session, response, ctx))
+        match (gateway.answer(session, response, ctx), ctx.whole.take()) {
+            (Ok(()), Some(body)) => Box::pin(whole::pass(gateway, session, response, body, ctx)),
+            (answered, _) => phase::go_on(answered),
+        }
     });
 
     fn response_body_filter(
@@ -392,9 +396,4 @@ impl ProxyHttp for Gateway {
 /// A request that is refused for what it is.
 pub(super) fn refused(status: u16, context: impl Into<ImmutStr>) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(status), context).into_down()
-}
-
-/// The connection that Pingora carries with its digest.
-pub(super) fn connection_of(digest: Option<&Digest>) -> Option<Arc<Connection>> {
-    digest?.proxy_digest.as_deref().and_then(Connection::of)
 }

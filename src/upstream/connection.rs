@@ -17,6 +17,7 @@ use socket2::SockRef;
 
 use super::kept::Kept;
 use super::pace::Pace;
+use super::whole::Shortcut;
 use crate::clock::Tick;
 
 /// What came on a connection and was not read.
@@ -41,6 +42,7 @@ pub struct Connection {
     /// What its request holds, given back when the request is overdue.
     held: Mutex<Option<Box<dyn Any + Send>>>,
     pace: Pace,
+    shortcut: Shortcut,
     /// Where it waits for its next request.
     home: Weak<Kept>,
 }
@@ -61,6 +63,7 @@ impl Connection {
             head_due: AtomicU64::new(NOT_WAITING),
             held: Mutex::new(None),
             pace: Pace::default(),
+            shortcut: Shortcut::default(),
             home,
         }
     }
@@ -78,6 +81,11 @@ impl Connection {
     /// How its responses are taken.
     pub fn pace(&self) -> &Pace {
         &self.pace
+    }
+
+    /// Where a response that is all there at once is left.
+    pub fn shortcut(&self) -> &Shortcut {
+        &self.shortcut
     }
 
     /// The request is sent: from now on the head of the response is due at `due`.

@@ -134,8 +134,12 @@ impl Paced {
         ready!(Pin::new(self.open()?).poll_read(cx, &mut all))?;
         let all = all.filled();
         let mut now = all.len().min(buf.remaining());
-        let head = memmem::find(all, HEAD_END).map_or(now, |end| end + HEAD_END.len());
+        let end = memmem::find(all, HEAD_END).map(|end| end + HEAD_END.len());
+        let head = end.unwrap_or(now);
         self.progress.begins(all.len(), head);
+        if end.is_some_and(|head| self.connection.shortcut().leave(all, head, &mut *buf)) {
+            return Poll::Ready(Ok(()));
+        }
         if !self.progress.is_small() {
             now = now.min(head);
         }

@@ -59,3 +59,4 @@ mod upgrade;
 mod upgrade_load;
 mod upgrades;
 mod waits;
+mod whole;

@@ -1,0 +1,140 @@
+//! Responses whose head and body come in one write, which most small ones do: they arrive as those that come in pieces.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::harness::h2c;
+use crate::harness::origin::{Wire, serve};
+use crate::harness::{Proxy, fields, one_pool};
+
+const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
+const STATUSES: [&str; 6] = [
+    "200 OK",
+    "200 Well done",
+    "203 Non-Authoritative Information",
+    "302 Found",
+    "404 Not Found",
+    "500 Internal Server Error",
+];
+/// The largest needs more than one read.
+const SIZES: [usize; 4] = [1, 200, 11_000, 13_000];
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// Answers `/<nth status>/<size>/<whole or pieces>`.
+async fn answer(mut wire: Wire) {
+    CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    while let Some(head) = wire.head().await {
+        let path: Vec<&str> = head.split(' ').nth(1).expect("a path").split('/').collect();
+        let (status, size) = (
+            STATUSES[path[1].parse::<usize>().expect("nth")],
+            path[2].parse().expect("size"),
+        );
+        let head_of = format!("HTTP/1.1 {status}\r\nX-Kept: a\r\nX-Kept: b\r\ncontent-Length: {size}\r\n\r\n");
+        let body: String = if head.starts_with("HEAD ") {
+            String::new()
+        } else {
+            "x".repeat(size)
+        };
+        if path[3] == "whole" {
+            wire.write(head_of + &body).await.expect("the proxy reads");
+        } else {
+            wire.write(head_of).await.expect("the proxy reads");
+            for piece in body.as_bytes().chunks(4_000) {
+                wire.write(piece).await.expect("the proxy reads");
+            }
+        }
+    }
+}
+
+fn lines(head: &str) -> Vec<&str> {
+    let ours = |line: &&str| !line.starts_with("Date:") && !line.to_ascii_lowercase().starts_with("x-request-id:");
+    head.lines().filter(ours).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_response_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
+    let origin = serve(answer).await;
+    let proxy = Proxy::start_on(H2C, &one_pool(&origin, ""), &[]);
+    let mut wire = Wire::connect(&proxy.http).await;
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    for (nth, status) in STATUSES.iter().enumerate() {
+        for size in SIZES {
+            let mut heads = Vec::new();
+            for way in ["whole", "pieces", "whole"] {
+                let path = format!("/{nth}/{size}/{way}");
+                wire.write(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+                    .await
+                    .expect("write");
+                let head = wire.head().await.expect("a head");
+                let body = wire.body(&head).await.expect("a body");
+                assert!(head.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {head}");
+                assert_eq!(fields(&head, "x-kept"), ["a", "b"], "{path}: {head}");
+                assert_eq!(body, "x".repeat(size).into_bytes(), "{path}");
+                heads.push(head);
+
+                wire.write(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
+                    .await
+                    .expect("write");
+                let head = wire.head().await.expect("a head");
+                assert!(
+                    head.starts_with(&format!("HTTP/1.1 {status}\r\n")),
+                    "HEAD {path}: {head}"
+                );
+                assert_eq!(
+                    fields(&head, "content-length"),
+                    [size.to_string()],
+                    "HEAD {path}: {head}"
+                );
+
+                let (response, _) = h2c::get(&client, &path).await.expect("an answer");
+                assert_eq!(response.status().as_str(), &status[..3], "HTTP/2 {path}");
+                assert_eq!(response.headers().get_all("x-kept").iter().count(), 2, "HTTP/2 {path}");
+                assert_eq!(response.body().len(), size, "HTTP/2 {path}");
+            }
+            assert_eq!(lines(&heads[0]), lines(&heads[1]));
+        }
+    }
+    assert!(CONNECTIONS.load(Ordering::Relaxed) <= 2, "connections are kept");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_whole_response_to_an_upload_that_is_not_over_arrives_at_once() {
+    let origin = serve(|mut wire: Wire| async move {
+        while wire.head().await.is_some() {
+            let text = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+            wire.write(text).await.expect("the proxy reads");
+            wire.exactly(4).await.expect("the rest");
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&one_pool(&origin, ""));
+    let mut wire = Wire::connect(&proxy.http).await;
+    wire.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
+        .await
+        .expect("write");
+    let head = wire.head().await.expect("a head");
+    assert!(head.starts_with("HTTP/1.1 403 Forbidden\r\n"), "{head}");
+    assert_eq!(wire.body(&head).await.expect("a body"), b"no");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_comes_behind_a_whole_response_is_no_ones() {
+    let origin = serve(|mut wire: Wire| async move {
+        while wire.head().await.is_some() {
+            let first = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nmine";
+            let second = "HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nothers";
+            wire.write(first).await.expect("the proxy reads");
+            // The connection may be closed by then.
+            let _ = wire.write(second).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&one_pool(&origin, ""));
+    let mut wire = Wire::connect(&proxy.http).await;
+    for _ in 0..20 {
+        wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("write");
+        let head = wire.head().await.expect("a head");
+        assert_eq!(wire.body(&head).await.expect("a body"), b"mine");
+    }
+}
