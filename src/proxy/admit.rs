@@ -86,8 +86,9 @@ fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<
     let framing = wire::Framing::of(head, ctx.fields, empty);
     let raw = match &bytes {
         Some(bytes) => guard::check_head_bytes(bytes, limits).and_then(|()| {
-            let whole = ctx.wire.as_ref().map_or(Ok(()), |wire| wire.head_ends(bytes, framing));
-            whole.map_err(guard::bad)
+            let body = ctx.wire.as_ref().map_or(Ok(0), |wire| wire.head_ends(bytes, framing));
+            ctx.body_here = body.map_err(guard::bad)?;
+            Ok(())
         }),
         None => guard::check_fields(&head.headers),
     };

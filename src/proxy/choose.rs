@@ -132,6 +132,9 @@ pub fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
         lease.endpoint().spoke(ctx.upstream_h2);
     }
     whole::want(session.req_header(), ctx);
+    if let Some(connection) = &ctx.connection {
+        connection.body_comes(ctx.body_here);
+    }
     if session.as_mut().is_body_empty() {
         ctx.body_over = true;
         wait_for_head(ctx);

@@ -65,6 +65,8 @@ pub struct Context {
     pub upstream_since: Option<Instant>,
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<Duration>,
+    /// The length of the request's body, if all of it came with the head.
+    pub body_here: usize,
     pub body_bytes: u64,
     /// Whether all of the request was read.
     pub body_over: bool,
@@ -113,6 +115,7 @@ impl Context {
             upstream_since: None,
             upstream_status: None,
             upstream_duration: None,
+            body_here: 0,
             body_bytes: 0,
             body_over: false,
             whole: None,

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use http::{Method, StatusCode};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
 use super::choose;
@@ -57,8 +56,6 @@ pub async fn pass(
         .write_response_body(Some(body), true)
         .await
         .map_err(|e| e.into_down())?;
-    if let ServerSession::H1(session) = session.as_downstream_mut() {
-        session.set_ignore_info_resp(true);
-    }
+    session.as_mut().set_ignore_info_resp(true);
     Ok(())
 }

@@ -5,28 +5,29 @@
 
 mod chunks;
 mod flood;
+mod framing;
 mod socket;
 mod source;
 mod trailers;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use http::header::CONTENT_LENGTH;
 use memchr::memmem;
 use parking_lot::Mutex;
-use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
+pub use framing::Framing;
 pub use socket::Socket;
 
-use self::chunks::{Broken, Chunks};
+use self::chunks::Broken;
 use self::flood::Flood;
+use self::framing::Body;
 use self::source::Source;
 use self::trailers::Trailers;
-use super::fields::{Field, Fields};
 use super::guard::{Refusal, too_large};
 use super::settings::Limits;
 
@@ -56,67 +57,6 @@ pub enum Fault {
     Resets,
     /// An HTTP/2 client sends what is for nobody, or does not go when it is told to.
     Flood,
-}
-
-/// How a body is framed, for the rest of a message after its head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Framing {
-    /// There is none.
-    None,
-    /// It has so many bytes.
-    Length(u64),
-    /// It comes in chunks.
-    Chunked,
-}
-
-impl Framing {
-    /// Of a request, `empty` if it has no body. A length that is no number is the guard's to refuse.
-    pub fn of(head: &RequestHeader, fields: Fields, empty: bool) -> Self {
-        if empty {
-            Self::None
-        } else if fields.has(Field::TransferEncoding) {
-            Self::Chunked
-        } else {
-            let written = head.headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok());
-            Self::Length(written.and_then(|v| v.parse().ok()).unwrap_or(0))
-        }
-    }
-}
-
-/// What is left of a body.
-#[derive(Debug)]
-enum Body {
-    Length(u64),
-    Chunks(Chunks),
-}
-
-impl Body {
-    const fn of(framing: Framing) -> Self {
-        match framing {
-            Framing::None => Self::Length(0),
-            Framing::Length(bytes) => Self::Length(bytes),
-            Framing::Chunked => Self::Chunks(Chunks::new()),
-        }
-    }
-
-    /// Takes what is the body's of `new`: so many bytes from its start.
-    fn read(&mut self, new: &[u8]) -> Result<usize, Broken> {
-        match self {
-            Self::Length(left) => {
-                let own = usize::try_from(*left).unwrap_or(usize::MAX).min(new.len());
-                *left -= own as u64;
-                Ok(own)
-            }
-            Self::Chunks(chunks) => chunks.read(new),
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        match self {
-            Self::Length(left) => *left == 0,
-            Self::Chunks(chunks) => chunks.is_over(),
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -152,6 +92,8 @@ struct State {
 #[derive(Debug)]
 pub struct Wire {
     state: Mutex<State>,
+    /// What was read from the system and not yet from here.
+    peeked: AtomicUsize,
     limits: Limits,
     /// The other end's address, as the upstream is told it.
     client: OnceLock<HeaderValue>,
@@ -169,6 +111,7 @@ impl Wire {
                 ahead: Vec::new(),
                 fault: None,
             }),
+            peeked: AtomicUsize::new(0),
             limits,
             client: OnceLock::new(),
             spent: Notify::new(),
@@ -201,11 +144,11 @@ impl Wire {
         }
     }
 
-    /// This head was read. Judges what was read of the body with it.
+    /// This head was read. Judges what was read of the body with it; yields its length if it has one and all of it is here.
     ///
     /// # Errors
     /// When the chunks are broken, or when the head is not what came over the wire: Pingora repairs some.
-    pub fn head_ends(&self, head: &[u8], framing: Framing) -> Result<(), &'static str> {
+    pub fn head_ends(&self, head: &[u8], framing: Framing) -> Result<usize, &'static str> {
         let mut state = self.state.lock();
         let State { phase, ahead, .. } = &mut *state;
         if !matches!(phase, Phase::Head { .. }) {
@@ -223,6 +166,7 @@ impl Wire {
         } else {
             ahead.clear();
         }
+        let here = own + self.peeked.load(Ordering::Relaxed);
         *phase = if body.is_over() {
             Phase::Answer { bytes: 0 }
         } else {
@@ -233,7 +177,13 @@ impl Wire {
                 waiting: None,
             }
         };
-        Ok(())
+        let Framing::Length(length) = framing else {
+            return Ok(0);
+        };
+        Ok(usize::try_from(length)
+            .ok()
+            .filter(|length| *length <= here)
+            .unwrap_or(0))
     }
 
     /// The request is answered with another protocol.
@@ -262,6 +212,11 @@ impl Wire {
     /// Returns when an HTTP/2 client has sent as many requests as a connection may.
     pub async fn spent(&self) {
         self.spent.notified().await;
+    }
+
+    /// So much was read from the system and will be read from here.
+    fn peeks(&self, bytes: usize) {
+        self.peeked.store(bytes, Ordering::Relaxed);
     }
 
     /// The first bytes are there.
@@ -427,7 +382,7 @@ mod tests {
                 assert_eq!(text(&wire, &whole[first..]), Ok(()));
                 assert_eq!(
                     wire.head_ends(HEAD.as_bytes(), Framing::Chunked),
-                    expected,
+                    expected.map(|()| 0),
                     "{body:?} {first}"
                 );
             }
@@ -435,10 +390,21 @@ mod tests {
     }
 
     #[test]
+    fn a_body_with_a_length_is_here_if_all_of_it_was_read_or_peeked() {
+        for (came, peeked, here) in [(30, 0, 30), (10, 20, 30), (0, 100, 30), (10, 19, 0), (29, 0, 0)] {
+            let wire = wire();
+            assert_eq!(text(&wire, &format!("{HEAD}{}", "x".repeat(came))), Ok(()));
+            wire.peeks(peeked);
+            let ended = wire.head_ends(HEAD.as_bytes(), Framing::Length(30));
+            assert_eq!(ended, Ok(here), "{came} {peeked}");
+        }
+    }
+
+    #[test]
     fn chunks_that_come_later_are_judged_as_they_come() {
         let wire = wire();
         assert_eq!(text(&wire, HEAD), Ok(()));
-        assert_eq!(wire.head_ends(HEAD.as_bytes(), Framing::Chunked), Ok(()));
+        assert_eq!(wire.head_ends(HEAD.as_bytes(), Framing::Chunked), Ok(0));
         assert_eq!(text(&wire, "5\r\nhel"), Ok(()));
         assert_eq!(text(&wire, "lo\r\n"), Ok(()));
         assert_eq!(text(&wire, "\r\n"), Err(Fault::Chunks));
@@ -642,7 +608,7 @@ mod tests {
         let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 30\r\n\r\n";
         let hidden = "GET /x HTTP/1.1\r\nHost: a\r\n\r\n";
         assert_eq!(text(&wire, &format!("{head}abc{}", &hidden[..20])), Ok(()));
-        assert_eq!(wire.head_ends(head.as_bytes(), Framing::Length(30)), Ok(()));
+        assert_eq!(wire.head_ends(head.as_bytes(), Framing::Length(30)), Ok(0));
         wire.head_begins();
         assert_eq!(text(&wire, &hidden[20..]), Ok(()));
         assert_eq!(wire.head_ends(hidden.as_bytes(), Framing::None), Err("head_repaired"));
@@ -655,7 +621,7 @@ mod tests {
         let later = |seconds| start + Duration::from_secs(seconds);
         let first = SOUND[0].0;
         assert_eq!(wire.read(format!("{first}GET /").as_bytes(), || start), Ok(()));
-        assert_eq!(wire.head_ends(first.as_bytes(), Framing::None), Ok(()));
+        assert_eq!(wire.head_ends(first.as_bytes(), Framing::None), Ok(0));
         assert_eq!(wire.due(|| later(50)), None, "the answer takes its time");
         assert_eq!(wire.read(b"n", || later(51)), Ok(()), "while it is due");
         wire.head_begins();
@@ -675,7 +641,7 @@ mod tests {
     fn no_more_than_a_head_is_kept_while_an_answer_is_due() {
         let wire = wire();
         assert_eq!(text(&wire, SOUND[0].0), Ok(()));
-        assert_eq!(wire.head_ends(SOUND[0].0.as_bytes(), Framing::None), Ok(()));
+        assert_eq!(wire.head_ends(SOUND[0].0.as_bytes(), Framing::None), Ok(0));
         let most = Limits::default().header_bytes_max;
         assert_eq!(wire.read(&vec![b'x'; most], Instant::now), Ok(()));
         assert_eq!(text(&wire, "x"), Err(Fault::Ahead));
@@ -686,7 +652,7 @@ mod tests {
     fn a_tunnel_is_not_looked_at() {
         let wire = wire();
         assert_eq!(text(&wire, SOUND[0].0), Ok(()));
-        assert_eq!(wire.head_ends(SOUND[0].0.as_bytes(), Framing::None), Ok(()));
+        assert_eq!(wire.head_ends(SOUND[0].0.as_bytes(), Framing::None), Ok(0));
         wire.tunnel_begins();
         let line = [b'x'; 40 * 1024];
         for _ in 0..3 {

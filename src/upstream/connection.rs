@@ -39,6 +39,8 @@ const EXPIRED: u64 = u64::MAX;
 pub struct Connection {
     socket: OwnedFd,
     head_due: AtomicU64,
+    /// What comes of its request's body at once, in bytes.
+    body: AtomicUsize,
     /// What its request holds, given back when the request is overdue.
     held: Mutex<Option<Box<dyn Any + Send>>>,
     pace: Pace,
@@ -61,6 +63,7 @@ impl Connection {
         Self {
             socket,
             head_due: AtomicU64::new(NOT_WAITING),
+            body: AtomicUsize::new(0),
             held: Mutex::new(None),
             pace: Pace::default(),
             shortcut: Shortcut::default(),
@@ -86,6 +89,16 @@ impl Connection {
     /// Where a response that is all there at once is left.
     pub fn shortcut(&self) -> &Shortcut {
         &self.shortcut
+    }
+
+    /// So much of the next request's body is here, and all that there is: it is written as soon as the head is.
+    pub fn body_comes(&self, bytes: usize) {
+        self.body.store(bytes, Ordering::Relaxed);
+    }
+
+    /// What is written as soon as the head is.
+    pub(super) fn coming_body(&self) -> usize {
+        self.body.load(Ordering::Relaxed)
     }
 
     /// The request is sent: from now on the head of the response is due at `due`.

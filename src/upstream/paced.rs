@@ -69,6 +69,7 @@ impl Connector for Streams {
         let stream = Paced {
             inner: Some(inner),
             held: Held::default(),
+            coming: None,
             read: BytesMut::new(),
             connection,
             progress: Progress::default(),
@@ -96,6 +97,8 @@ struct Paced {
     /// Until it waits for the next request.
     inner: Option<Connected>,
     held: Held,
+    /// Once the head of the request is written: what of its body is here and will be at once.
+    coming: Option<usize>,
     /// Came with a head.
     read: BytesMut,
     connection: Arc<Connection>,
@@ -195,13 +198,26 @@ impl AsyncRead for Paced {
 impl AsyncWrite for Paced {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
-        match &mut this.inner {
-            Some(inner) => this.held.poll_write(inner, cx, buf),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        let Some(inner) = &mut this.inner else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        if let Some(coming) = &mut this.coming {
+            let after = coming.saturating_sub(buf.len());
+            *coming = after;
+            if after > 0 {
+                this.held.push(buf);
+                return Poll::Ready(Ok(buf.len()));
+            }
         }
+        this.held.poll_write(inner, cx, buf)
     }
 
+    /// Pingora asks for it after the head and after the body: both go together where the body is here.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if *this.coming.get_or_insert_with(|| this.connection.coming_body()) > 0 {
+            return Poll::Ready(Ok(()));
+        }
         ready!(self.poll_send(cx))?;
         Pin::new(self.open()?).poll_flush(cx)
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::harness::h2c;
-use crate::harness::origin::{Wire, serve};
+use crate::harness::origin::{Wire, ok, serve};
 use crate::harness::{Proxy, fields, one_pool};
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
@@ -137,4 +137,52 @@ async fn what_comes_behind_a_whole_response_is_no_ones() {
         let head = wire.head().await.expect("a head");
         assert_eq!(wire.body(&head).await.expect("a body"), b"mine");
     }
+}
+
+/// What a request brings, however it is cut, is what the upstream gets; a body that is here goes with its head.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_upload_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
+    let origin = serve(|mut wire: Wire| async move {
+        while let Some(head) = wire.head().await {
+            let body = wire.body_of(&head).await.expect("a body");
+            let sum = body
+                .iter()
+                .fold(0u64, |sum, byte| sum * 31 % 1_000_007 + u64::from(*byte));
+            wire.write(ok(&format!("{} {sum}", body.len())))
+                .await
+                .expect("the proxy reads");
+        }
+    })
+    .await;
+    let proxy = Proxy::start(&one_pool(&origin, ""));
+    let mut wire = Wire::connect(&proxy.http).await;
+    for size in [1, 1_000, 3_900, 4_096, 10_240, 16_000, 16_384, 40_000] {
+        let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
+        let sum = body
+            .iter()
+            .fold(0u64, |sum, byte| sum * 31 % 1_000_007 + u64::from(*byte));
+        let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
+        let next = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let whole = [head.as_bytes(), &body, next.as_bytes()].concat();
+        for cut in [
+            0,
+            head.len(),
+            head.len() + 1,
+            whole.len() - next.len() - 1,
+            whole.len() - next.len(),
+            whole.len(),
+        ] {
+            wire.write(&whole[..cut]).await.expect("write");
+            if cut < whole.len() {
+                tokio::task::yield_now().await;
+                wire.write(&whole[cut..]).await.expect("write");
+            }
+            for expected in [format!("{size} {sum}"), "0 0".to_owned()] {
+                let head = wire.head().await.expect("a head");
+                let said = wire.body(&head).await.expect("a body");
+                assert_eq!(String::from_utf8_lossy(&said), expected, "{size} cut at {cut}");
+            }
+        }
+    }
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
 }

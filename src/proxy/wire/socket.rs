@@ -170,6 +170,7 @@ impl Socket {
         let mut buf = ReadBuf::uninit(&mut room);
         ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf))?;
         self.peeked.extend_from_slice(buf.filled());
+        self.wire.peeks(self.peeked.len());
         Poll::Ready(Ok(buf.filled().len()))
     }
 
@@ -203,6 +204,7 @@ impl AsyncRead for Socket {
             let here = this.peeked.len().min(buf.remaining());
             buf.put_slice(&this.peeked[..here]);
             this.peeked.advance(here);
+            this.wire.peeks(this.peeked.len());
             if this.peeked.is_empty() {
                 this.peeked = BytesMut::new();
             }
