@@ -21,6 +21,7 @@ class Case:
 
 CASES = (
     Case("200", "200 B", ()),
+    Case("chunks", "200 B in chunks", ("-path", "/chunks/200")),
     Case("10k", "10 KiB", ("-path", "/files/10k", "-body", str(LONG_BODY_BYTES))),
     Case("1m", "1 MiB", ("-path", "/files/1m", "-body", str(HUGE_BODY_BYTES))),
     Case("post", "POST 10 KiB", ("-path", "/post", "-post", str(LONG_BODY_BYTES))),

@@ -1,12 +1,15 @@
 //! Responses that are all there at once, as most small ones are: head, body and nothing behind it in one read. Pingora gets
 //! the head alone, as that of a response without a body, and whoever passes it on has the body from here: Pingora would
-//! copy it into a buffer of 64 KiB that it makes for each body, and send it through a queue of its own.
+//! copy it into a buffer of 64 KiB that it makes for each body, and send it through a queue of its own. A body in chunks has
+//! a length from here on: Pingora would write its head, what is in it and its end one after the other.
 
+use std::mem;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter};
 use parking_lot::Mutex;
 
 /// What a response of HTTP/1.1 begins with, and where its status ends.
@@ -14,11 +17,17 @@ const VERSION: &[u8] = b"HTTP/1.1 ";
 const STATUS_END: usize = VERSION.len() + 3;
 /// What begins one that has no body by definition (RFC 9112, 6.3), whatever its Content-Length.
 const BODILESS: &[u8] = b"HTTP/1.1 204 No Content";
-/// How Content-Length and Transfer-Encoding begin; names are compared eight bytes at a time.
+/// How the names begin that matter; names are compared eight bytes at a time.
 const LENGTH: [u8; 8] = *b"content-";
 const LENGTH_REST: &[u8] = b"length";
 const CODING: [u8; 8] = *b"transfer";
-const MOST_DIGITS: usize = 9;
+const CODING_REST: &[u8] = b"-encoding";
+const TRAILER: [u8; 8] = *b"trailer:";
+const CHUNKS: &[u8] = b"chunked";
+/// In place of the line that says that there are chunks.
+const LENGTH_LINE: &[u8] = b"Content-Length: ";
+const MOST_DIGITS: usize = 7;
+const LENGTH_LINE_MAX: usize = LENGTH_LINE.len() + MOST_DIGITS + 1;
 
 /// What Pingora does not know of a response.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,32 +61,57 @@ impl Shortcut {
 
     /// Leaves the response that `read` is, of which `head` is so long, if it is wanted and all there: then what Pingora is to
     /// read is put into `room`.
-    pub(super) fn leave(&self, read: &[u8], head: usize, mut room: impl BufMut) -> bool {
-        if !self.wanted.load(Ordering::Relaxed) {
-            return false;
-        }
-        let (head, body) = read.split_at(head);
-        let Some((status, reason_end)) = judge(head, body.len()) else {
-            return false;
-        };
-        let rest = &head[reason_end..];
-        if room.remaining_mut() < BODILESS.len() + rest.len() {
-            return false;
+    pub(super) fn leave(&self, read: &[u8], head: usize, room: impl BufMut) -> bool {
+        self.wanted.load(Ordering::Relaxed) && self.try_leave(read.split_at(head), room).is_some()
+    }
+
+    fn try_leave(&self, (head, body): (&[u8], &[u8]), mut room: impl BufMut) -> Option<()> {
+        let judged = judge(head)?;
+        let rest = &head[judged.status_line..];
+        let body = match &judged.framing {
+            Framing::Length(length) => (*length == body.len() && *length > 0).then(|| Bytes::copy_from_slice(body)),
+            Framing::Chunks(_) => joined(body),
+        }?;
+        if room.remaining_mut() < BODILESS.len() + rest.len() + LENGTH_LINE_MAX {
+            return None;
         }
         room.put_slice(BODILESS);
-        room.put_slice(rest);
-        let body = Bytes::copy_from_slice(body);
+        if let Framing::Chunks(line) = judged.framing {
+            room.put_slice(&head[judged.status_line..line.start]);
+            let mut length = itoa::Buffer::new();
+            for part in [LENGTH_LINE, length.format(body.len()).as_bytes(), b"\r"] {
+                room.put_slice(part);
+            }
+            room.put_slice(&head[line.end..]);
+        } else {
+            room.put_slice(rest);
+        }
+        let status = judged.status;
         *self.whole.lock() = Some(Whole { status, body });
-        true
+        Some(())
     }
 }
 
-/// The status and where the status line's words end, if this is the head of a response whose body has `body` bytes, at least
-/// one, and if it says so in the plainest way: with one length and no coding, and nothing that parsers read in more than one
-/// way. All else is Pingora's to judge.
-fn judge(head: &[u8], body: usize) -> Option<(StatusCode, usize)> {
+/// A head of which there is no doubt.
+struct Judged {
+    status: StatusCode,
+    /// Where the words of the status line end.
+    status_line: usize,
+    framing: Framing,
+}
+
+/// How long a body is.
+enum Framing {
+    Length(usize),
+    /// As its chunks say; where the line stands that says so, up to its line feed.
+    Chunks(Range<usize>),
+}
+
+/// Judges a head that says in the plainest way how its body is framed: with one length, or one coding, which is chunks, and
+/// nothing that parsers read in more than one way. All else is Pingora's to judge.
+fn judge(head: &[u8]) -> Option<Judged> {
     let status = StatusCode::from_bytes(head.strip_prefix(VERSION)?.get(..3)?).ok()?;
-    if body == 0 || status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+    if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         return None;
     }
     let mut lines = memchr_iter(b'\n', head);
@@ -88,28 +122,52 @@ fn judge(head: &[u8], body: usize) -> Option<(StatusCode, usize)> {
         return None;
     }
     let mut start = first.len() + 2;
-    let mut length = None;
+    let mut framing = None;
     for end in lines {
         let field = line(head, start, end)?;
-        start = end + 1;
-        match field.first_chunk().map(lower) {
-            Some(LENGTH) => {
-                // What else begins so says other things, as Content-Type does.
-                let after = &field[LENGTH.len()..];
-                let (name, value) = after.split_at_checked(LENGTH_REST.len()).unwrap_or((after, &[]));
-                if name.eq_ignore_ascii_case(LENGTH_REST) {
-                    let value = value.strip_prefix(b":")?.trim_ascii();
-                    if length.replace(number(value)?).is_some() {
-                        return None;
-                    }
-                }
+        let (begin, rest) = field.split_first_chunk().unwrap_or((&[0; 8], &[]));
+        let found = match lower(begin) {
+            // What else begins so says other things, as Content-Type does.
+            LENGTH if starts(rest, LENGTH_REST) => {
+                let value = rest[LENGTH_REST.len()..].strip_prefix(b":")?;
+                Some(Framing::Length(number(value.trim_ascii(), 10)?))
             }
-            Some(CODING) => return None,
+            CODING if starts(rest, CODING_REST) => {
+                let value = rest[CODING_REST.len()..].strip_prefix(b":")?;
+                let chunks = value.trim_ascii().eq_ignore_ascii_case(CHUNKS);
+                Some(Framing::Chunks(chunks.then_some(start..end)?))
+            }
+            // What follows the last chunk may be more than an empty line.
+            TRAILER => return None,
             _ if matches!(field.first(), Some(b' ' | b'\t')) => return None,
-            _ => {}
+            _ => None,
+        };
+        if found.is_some() && mem::replace(&mut framing, found).is_some() {
+            return None;
         }
+        start = end + 1;
     }
-    (length == Some(body)).then_some((status, first.len()))
+    Some(Judged {
+        status,
+        status_line: first.len(),
+        framing: framing?,
+    })
+}
+
+/// What is in these chunks, if they are all there, and written in the plainest way (RFC 9112, 7.1): no extensions, no trailers.
+fn joined(mut chunks: &[u8]) -> Option<Bytes> {
+    let mut whole = BytesMut::with_capacity(chunks.len());
+    loop {
+        let end = memchr(b'\n', chunks)?;
+        let size = number(line(chunks, 0, end)?, 16)?;
+        let rest = &chunks[end + 1..];
+        if size == 0 {
+            return (rest == b"\r\n").then(|| whole.freeze());
+        }
+        let (chunk, rest) = rest.split_at_checked(size)?;
+        whole.extend_from_slice(chunk);
+        chunks = rest.strip_prefix(b"\r\n")?;
+    }
 }
 
 /// What stands from `start` to the line feed at `end` and the carriage return before it, which must be there.
@@ -122,14 +180,18 @@ fn lower(bytes: &[u8; 8]) -> [u8; 8] {
     (u64::from_ne_bytes(*bytes) | 0x2020_2020_2020_2020).to_ne_bytes()
 }
 
+fn starts(text: &[u8], word: &[u8]) -> bool {
+    text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word)
+}
+
 /// A number in digits only, and in so few that it may be a small body's length.
-fn number(digits: &[u8]) -> Option<usize> {
+fn number(digits: &[u8], base: u32) -> Option<usize> {
     if digits.is_empty() || digits.len() > MOST_DIGITS {
         return None;
     }
     digits.iter().try_fold(0, |number, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        Some(number * 10 + usize::from(digit))
+        let digit = char::from(*digit).to_digit(base)?;
+        Some(number * base as usize + digit as usize)
     })
 }
 
@@ -181,8 +243,11 @@ mod tests {
             (format!("{ok}{length}Content-Length : 9\r\n\r\n"), "body"),
             (format!("{ok}{length}Content-Lengthy: 9\r\n\r\n"), "body"),
             (format!("{ok}{length}transfer-Encoding: chunked\r\n\r\n"), "body"),
+            (
+                format!("{ok}{length}transfer-Encoding: chunked\r\n\r\n"),
+                "4\r\nbody\r\n0\r\n\r\n",
+            ),
             (format!("{ok}{length}Transfer-Encoding : chunked\r\n\r\n"), "body"),
-            (format!("{ok}{length}TRANSFER: chunked\r\n\r\n"), "body"),
             (format!("{ok}X: y\r\n {length}\r\n"), "body"),
             (format!("{ok}{length}\t2\r\n\r\n"), "body"),
             (format!("{ok}X: y\n{length}\r\n"), "body"),
@@ -203,6 +268,72 @@ mod tests {
             (format!("{ok}X: {}\r\n{length}\r\n", "y".repeat(4096)), "body"),
         ] {
             assert_eq!(left(&head, body), None, "{head:?} {body:?}");
+        }
+    }
+
+    #[test]
+    fn chunks_that_are_all_there_are_joined_and_have_a_length() {
+        let head = "HTTP/1.1 200 OK\r\nX: y\r\nTransfer-ENCODING: Chunked \r\nY: z\r\n\r\n";
+        for (chunks, body) in [
+            ("4\r\nbody\r\n0\r\n\r\n", "body"),
+            ("1\r\nb\r\n003\r\n\r\nd\r\n0\r\n\r\n", "b\r\nd"),
+            (
+                "a\r\n0123456789\r\nA\r\n0123456789\r\n00\r\n\r\n",
+                "01234567890123456789",
+            ),
+            ("0\r\n\r\n", ""),
+        ] {
+            let (whole, read) = left(head, chunks).expect("all there");
+            assert_eq!((whole.status, &whole.body[..]), (StatusCode::OK, body.as_bytes()));
+            let length = format!("Content-Length: {}\r\n", body.len());
+            let expected = head.replace("Transfer-ENCODING: Chunked \r\n", &length);
+            assert_eq!(read, expected.replace("200 OK", "204 No Content"));
+        }
+    }
+
+    #[test]
+    fn chunks_that_are_not_plain_or_not_all_there_are_left_to_pingora() {
+        let ok = "HTTP/1.1 200 OK\r\n";
+        let coding = "Transfer-Encoding: chunked\r\n";
+        let all = "4\r\nbody\r\n0\r\n\r\n";
+        assert!(left(&format!("{ok}{coding}\r\n"), all).is_some());
+        for fields in [
+            &format!("{coding}{coding}"),
+            &format!("{coding}Content-Length: 4\r\n"),
+            &format!("{coding}Trailer: X\r\n"),
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: chunked;a=b\r\n",
+            "Transfer-Encoding : chunked\r\n",
+            "Transfer-Encoding: chunked\n",
+            "Transfer-Encoding:\r\n chunked\r\n",
+            "",
+        ] {
+            assert_eq!(left(&format!("{ok}{fields}\r\n"), all), None, "{fields:?}");
+        }
+        for chunks in [
+            "",
+            "4",
+            "4\r\nbody",
+            "4\r\nbody\r\n",
+            "4\r\nbody\r\n0\r\n",
+            "4\r\nbody\r\n0\r\nX: y\r\n\r\n",
+            "4\r\nbody\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "4;a=b\r\nbody\r\n0\r\n\r\n",
+            "4 \r\nbody\r\n0\r\n\r\n",
+            "+4\r\nbody\r\n0\r\n\r\n",
+            "0x4\r\nbody\r\n0\r\n\r\n",
+            "-4\r\nbody\r\n0\r\n\r\n",
+            "\r\nbody\r\n0\r\n\r\n",
+            "00000004\r\nbody\r\n0\r\n\r\n",
+            "4\nbody\r\n0\r\n\r\n",
+            "4\r\nbody\n0\r\n\r\n",
+            "4\r\nbody\r\n0\n\r\n",
+            "4\r\nbody\r\n0\r\n\n",
+            "3\r\nbody\r\n0\r\n\r\n",
+            "5\r\nbody\r\n0\r\n\r\n",
+            "fffffffffffffffff\r\nbody\r\n0\r\n\r\n",
+        ] {
+            assert_eq!(left(&format!("{ok}{coding}\r\n"), chunks), None, "{chunks:?}");
         }
     }
 

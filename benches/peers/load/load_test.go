@@ -23,9 +23,17 @@ func origin(t *testing.T, secure bool, status, n int) netip.AddrPort {
 			http.Error(w, "not the body that was sent", http.StatusBadRequest)
 			return
 		}
+		body := "stable" + strings.Repeat("x", n-len("stable"))
+		if r.URL.Path == "/chunks" {
+			w.WriteHeader(status)
+			io.WriteString(w, body[:n/2])
+			w.(http.Flusher).Flush()
+			io.WriteString(w, body[n/2:])
+			return
+		}
 		w.Header().Set("Content-Length", strconv.Itoa(n))
 		w.WriteHeader(status)
-		io.WriteString(w, "stable"+strings.Repeat("x", n-len("stable")))
+		io.WriteString(w, body)
 	}))
 	if secure {
 		server.StartTLS()
@@ -38,7 +46,10 @@ func origin(t *testing.T, secure bool, status, n int) netip.AddrPort {
 
 func saturate(t *testing.T, o options) report {
 	t.Helper()
-	o.conns, o.warmup, o.duration, o.path = 4, 50*time.Millisecond, 100*time.Millisecond, "/"
+	o.conns, o.warmup, o.duration = 4, 50*time.Millisecond, 100*time.Millisecond
+	if o.path == "" {
+		o.path = "/"
+	}
 	o.users = []user{{id: "1"}, {id: "2"}}
 	seen, err := o.measure()
 	if err != nil {
@@ -54,6 +65,7 @@ func TestRightAnswersAreCounted(t *testing.T) {
 	for name, o := range map[string]options{
 		"kept":          {addr: origin(t, false, 200, 200), body: 200},
 		"longer":        {addr: origin(t, false, 200, longBytes), body: longBytes},
+		"chunks":        {addr: origin(t, false, 200, 200), body: 200, path: "/chunks"},
 		"POST":          {addr: origin(t, false, 200, 200), body: 200, post: 10 << 10},
 		"new":           {addr: origin(t, false, 200, 200), body: 200, fresh: true},
 		"TLS":           {addr: origin(t, true, 200, 200), body: 200, tls: true},
@@ -70,6 +82,7 @@ func TestWrongAnswersAreErrors(t *testing.T) {
 		"status":          {addr: origin(t, false, 500, 200), body: 200},
 		"length":          {addr: origin(t, false, 200, 199), body: 200},
 		"longer's length": {addr: origin(t, false, 200, longBytes-1), body: longBytes},
+		"chunks' length":  {addr: origin(t, false, 200, 199), body: 200, path: "/chunks"},
 		"POST's body":     {addr: origin(t, false, 200, 200), body: 200, post: 10<<10 - 1},
 		"TLS, status":     {addr: origin(t, true, 500, 200), body: 200, tls: true},
 		"TLS, length":     {addr: origin(t, true, 200, 199), body: 200, tls: true},
