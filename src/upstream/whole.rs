@@ -198,6 +198,8 @@ fn number(digits: &[u8], base: u32) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pingora::protocols::http::v1::client::HttpSession;
+    use std::io::Cursor;
 
     /// What is left of this response, and what Pingora reads of it then.
     fn left(head: &str, body: &str) -> Option<(Whole, String)> {
@@ -335,6 +337,168 @@ mod tests {
         ] {
             assert_eq!(left(&format!("{ok}{coding}\r\n"), chunks), None, "{chunks:?}");
         }
+    }
+
+    /// What Pingora makes of a response.
+    #[derive(Debug, PartialEq, Eq)]
+    struct Read {
+        status: StatusCode,
+        reason: String,
+        /// But for those that frame the body.
+        fields: Vec<(String, Vec<u8>)>,
+        lengths: Vec<Vec<u8>>,
+        body: Vec<u8>,
+        kept: bool,
+    }
+
+    async fn by_pingora(response: &[u8]) -> Option<Read> {
+        let mut session = HttpSession::new(Box::new(Cursor::new(response.to_vec())));
+        session.read_response().await.ok()?;
+        let head = session.resp_header()?.clone();
+        let mut body = Vec::new();
+        while let Some(part) = session.read_body_bytes().await.ok()? {
+            body.extend_from_slice(&part);
+        }
+        session.respect_keepalive();
+        let (mut fields, mut lengths) = (Vec::new(), Vec::new());
+        for (name, value) in &head.headers {
+            match name.as_str() {
+                "transfer-encoding" => {}
+                "content-length" => lengths.push(value.as_bytes().to_vec()),
+                name => fields.push((name.to_owned(), value.as_bytes().to_vec())),
+            }
+        }
+        Some(Read {
+            status: head.status,
+            reason: head.get_reason_phrase().unwrap_or_default().to_owned(),
+            fields,
+            lengths,
+            body,
+            kept: session.reuse().await.is_some(),
+        })
+    }
+
+    /// A response that may be sound, of parts that may not.
+    fn any(random: &mut fastrand::Rng) -> (String, String) {
+        const LINES: [&str; 7] = [
+            "200 OK",
+            "404 Not Found",
+            "200 Fine",
+            "204 No Content",
+            "304 Not Modified",
+            "100 Continue",
+            "200",
+        ];
+        const FIELDS: [&str; 20] = [
+            "Content-Length: 4",
+            "content-length:4",
+            "Content-Length: 5",
+            "Content-Length: 04",
+            "Content-Length : 4",
+            "Content-Length: 4, 4",
+            "Content-Length: ",
+            "Transfer-Encoding: chunked",
+            "transfer-encoding:Chunked",
+            "Transfer-Encoding: gzip",
+            "Transfer-Encoding : chunked",
+            "Transfer-Encodings: chunked",
+            "Content-Type: text/plain",
+            "Content-Lengths: 9",
+            "X: y",
+            "X:",
+            " folded: 4",
+            "Connection: close",
+            "Trailer: X",
+            "Content-Length: 4\u{b}",
+        ];
+        const BODIES: [&str; 12] = [
+            "body",
+            "body!",
+            "bod",
+            "",
+            "4\r\nbody\r\n0\r\n\r\n",
+            "1\r\nb\r\n3\r\nody\r\n0\r\n\r\n",
+            "4\r\nbody\r\n0\r\nX: y\r\n\r\n",
+            "4\r\nbody\r\n0\r\n\r\n!",
+            "4;x\r\nbody\r\n0\r\n\r\n",
+            "4\nbody\r\n0\r\n\r\n",
+            "0\r\n\r\n",
+            "04\r\nbody\r\n0\r\n\r\n",
+        ];
+        let one = |random: &mut fastrand::Rng, all: &[&str], mostly: usize| {
+            let nth = if random.u8(..) < 128 {
+                random.usize(..mostly)
+            } else {
+                random.usize(..all.len())
+            };
+            all[nth].to_owned()
+        };
+        let mut head = format!("HTTP/1.1 {}\r\n", one(random, &LINES, 2));
+        let framing = if random.bool() { 0 } else { 7 };
+        for nth in 0..random.usize(1..4) {
+            let field = if nth == 0 {
+                FIELDS[framing].to_owned()
+            } else {
+                one(random, &FIELDS[12..], 3)
+            };
+            let field = if random.u8(..) < 24 {
+                one(random, &FIELDS, 20)
+            } else {
+                field
+            };
+            head += &(field + if random.u8(..) < 4 { "\n" } else { "\r\n" });
+        }
+        let body = one(random, &BODIES, 6);
+        let mut all = (head + "\r\n").into_bytes();
+        if random.u8(..) < 64 {
+            let at = random.usize(..all.len());
+            all[at] = b"\r\n :;,04cT-\t"[random.usize(..12)];
+        }
+        (String::from_utf8(all).expect("ASCII"), body)
+    }
+
+    /// Whatever is left aside, Pingora would have read to the same: no other parser of responses comes with this one.
+    #[tokio::test]
+    async fn what_is_left_is_what_pingora_reads() {
+        let (mut lengths, mut chunks) = (0, 0);
+        for seed in 0..40_000 {
+            let (head, body) = any(&mut fastrand::Rng::with_seed(seed));
+            let response = format!("{head}{body}");
+            let Some(end) = response.find("\r\n\r\n") else { continue };
+            let (head, rest) = response.split_at(end + 4);
+            let Some((whole, rewritten)) = left(head, rest) else {
+                continue;
+            };
+            *if head.to_lowercase().contains("transfer-e") {
+                &mut chunks
+            } else {
+                &mut lengths
+            } += 1;
+            let bare = by_pingora(rewritten.as_bytes()).await;
+            let Some(original) = by_pingora(response.as_bytes()).await else {
+                // Whatever else is wrong with its head is wrong in both.
+                assert_eq!(bare, None, "{response:?}");
+                continue;
+            };
+            let bare = bare.expect("a head");
+            assert_eq!(original.body, whole.body, "{response:?}");
+            assert_eq!(
+                (original.status, original.reason.as_str()),
+                (whole.status, whole.status.canonical_reason().unwrap_or_default())
+            );
+            assert_eq!(
+                (bare.status, bare.reason.as_str()),
+                (StatusCode::NO_CONTENT, "No Content")
+            );
+            assert_eq!(
+                (&bare.fields, bare.body.len(), bare.kept),
+                (&original.fields, 0, original.kept),
+                "{response:?}"
+            );
+            let length = bare.lengths.iter().map(|length| number(length, 10));
+            assert_eq!(length.collect::<Vec<_>>(), [Some(whole.body.len())], "{response:?}");
+        }
+        assert!(lengths > 500 && chunks > 500, "{lengths} {chunks}");
     }
 
     #[test]
