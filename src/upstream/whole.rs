@@ -130,11 +130,11 @@ fn judge(head: &[u8]) -> Option<Judged> {
             // What else begins so says other things, as Content-Type does.
             LENGTH if starts(rest, LENGTH_REST) => {
                 let value = rest[LENGTH_REST.len()..].strip_prefix(b":")?;
-                Some(Framing::Length(number(value.trim_ascii(), 10)?))
+                Some(Framing::Length(number(trimmed(value), 10)?))
             }
             CODING if starts(rest, CODING_REST) => {
                 let value = rest[CODING_REST.len()..].strip_prefix(b":")?;
-                let chunks = value.trim_ascii().eq_ignore_ascii_case(CHUNKS);
+                let chunks = trimmed(value).eq_ignore_ascii_case(CHUNKS);
                 Some(Framing::Chunks(chunks.then_some(start..end)?))
             }
             // What follows the last chunk may be more than an empty line.
@@ -178,6 +178,14 @@ fn line(head: &[u8], start: usize, end: usize) -> Option<&[u8]> {
 /// In lower case, as far as they are letters: others may become others still, but none a letter.
 fn lower(bytes: &[u8; 8]) -> [u8; 8] {
     (u64::from_ne_bytes(*bytes) | 0x2020_2020_2020_2020).to_ne_bytes()
+}
+
+/// Without the white space that may stand around a value (RFC 9110, 5.5).
+fn trimmed(mut value: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
+        value = rest;
+    }
+    value
 }
 
 fn starts(text: &[u8], word: &[u8]) -> bool {
@@ -258,6 +266,7 @@ mod tests {
             (format!("{ok}Content-Length: 0000000004\r\n\r\n"), "body"),
             (format!("{ok}Content-Length: 18446744073709551620\r\n\r\n"), "body"),
             (format!("{ok}Content-Length: 4:\r\n\r\n"), "body"),
+            (format!("{ok}Content-Length:\r4\r\n\r\n"), "body"),
             (format!("{ok}Content-Length:\r\n\r\n"), "body"),
             (format!("HTTP/1.0 200 OK\r\n{length}\r\n"), "body"),
             (format!("HTTP/1.1 200 Okay\r\n{length}\r\n"), "body"),
