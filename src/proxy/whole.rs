@@ -28,10 +28,10 @@ pub fn came(response: &mut ResponseHeader, ctx: &mut Context) {
         .connection
         .as_ref()
         .and_then(|connection| connection.shortcut().take());
-    if let Some(whole) = whole {
+    ctx.whole = whole.map(|whole| {
         let _valid = response.set_status(whole.status);
-        ctx.whole = Some(whole.body);
-    }
+        whole.body
+    });
 }
 
 /// Passes on what Pingora takes for the head alone. It then has another of a kind to pass on that it does not.
