@@ -9,7 +9,7 @@ use tokio::io::AsyncWrite;
 /// So much is held back until it is flushed. About one segment, as Pingora has it.
 const HELD_BYTES: usize = 1460;
 /// Room for that at first: most messages that are held have fewer.
-const FIRST_BYTES: usize = 512;
+const ROOM_BYTES: usize = 512;
 
 /// Small writes to one connection.
 #[derive(Debug, Default)]
@@ -40,7 +40,7 @@ impl Held {
     {
         if self.0.len() + buf.len() <= HELD_BYTES {
             if self.0.is_empty() {
-                self.0.reserve(FIRST_BYTES.max(buf.len()));
+                self.0.reserve(ROOM_BYTES.max(buf.len()));
             }
             self.0.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));

@@ -9,7 +9,8 @@ use crate::harness::{Proxy, fields, one_pool};
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
 
-async fn before(origin: &str) -> (Proxy, Wire) {
+/// A proxy in front of it, and a client's connection.
+pub async fn before(origin: &str) -> (Proxy, Wire) {
     let proxy = Proxy::start_on(H2C, &one_pool(origin, ""), &[]);
     let wire = Wire::connect(&proxy.http).await;
     (proxy, wire)

@@ -2,11 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::harness::fields;
 use crate::harness::h2c;
 use crate::harness::origin::{Wire, ok, serve};
-use crate::harness::{Proxy, fields, one_pool};
+use crate::messages::before;
 
-const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
 const STATUSES: [&str; 6] = [
     "200 OK",
     "200 Well done",
@@ -63,8 +63,7 @@ fn lines(head: &str) -> Vec<&str> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_response_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
     let origin = serve(answer).await;
-    let proxy = Proxy::start_on(H2C, &one_pool(&origin, ""), &[]);
-    let mut wire = Wire::connect(&proxy.http).await;
+    let (proxy, mut wire) = before(&origin).await;
     let (client, _driver) = h2c::connect(&proxy.http).await;
     for (nth, status) in STATUSES.iter().enumerate() {
         for size in SIZES {
@@ -122,8 +121,7 @@ async fn a_whole_response_to_an_upload_that_is_not_over_arrives_at_once() {
         }
     })
     .await;
-    let proxy = Proxy::start(&one_pool(&origin, ""));
-    let mut wire = Wire::connect(&proxy.http).await;
+    let (proxy, mut wire) = before(&origin).await;
     wire.write("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n")
         .await
         .expect("write");
@@ -145,13 +143,20 @@ async fn what_comes_behind_a_whole_response_is_no_ones() {
         }
     })
     .await;
-    let proxy = Proxy::start(&one_pool(&origin, ""));
-    let mut wire = Wire::connect(&proxy.http).await;
+    let (_proxy, mut wire) = before(&origin).await;
     for _ in 0..20 {
         wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("write");
         let head = wire.head().await.expect("a head");
         assert_eq!(wire.body(&head).await.expect("a body"), b"mine");
     }
+}
+
+/// What the origin says of a body: how long it is, and a sum of all of it.
+fn said_of(body: &[u8]) -> String {
+    let sum = body
+        .iter()
+        .fold(0u64, |sum, byte| sum * 31 % 1_000_007 + u64::from(*byte));
+    format!("{} {sum}", body.len())
 }
 
 /// What a request brings, however it is cut, is what the upstream gets; a body that is here goes with its head.
@@ -160,22 +165,13 @@ async fn an_upload_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
     let origin = serve(|mut wire: Wire| async move {
         while let Some(head) = wire.head().await {
             let body = wire.body_of(&head).await.expect("a body");
-            let sum = body
-                .iter()
-                .fold(0u64, |sum, byte| sum * 31 % 1_000_007 + u64::from(*byte));
-            wire.write(ok(&format!("{} {sum}", body.len())))
-                .await
-                .expect("the proxy reads");
+            wire.write(ok(&said_of(&body))).await.expect("the proxy reads");
         }
     })
     .await;
-    let proxy = Proxy::start(&one_pool(&origin, ""));
-    let mut wire = Wire::connect(&proxy.http).await;
+    let (proxy, mut wire) = before(&origin).await;
     for size in [1, 1_000, 3_900, 4_096, 10_240, 16_000, 16_384, 40_000] {
         let body: Vec<u8> = (0..size).map(|n| (n % 251) as u8).collect();
-        let sum = body
-            .iter()
-            .fold(0u64, |sum, byte| sum * 31 % 1_000_007 + u64::from(*byte));
         let head = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n");
         let next = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
         let whole = [head.as_bytes(), &body, next.as_bytes()].concat();
@@ -192,7 +188,7 @@ async fn an_upload_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
                 tokio::task::yield_now().await;
                 wire.write(&whole[cut..]).await.expect("write");
             }
-            for expected in [format!("{size} {sum}"), "0 0".to_owned()] {
+            for expected in [said_of(&body), said_of(&[])] {
                 let head = wire.head().await.expect("a head");
                 let said = wire.body(&head).await.expect("a body");
                 assert_eq!(String::from_utf8_lossy(&said), expected, "{size} cut at {cut}");
