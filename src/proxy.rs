@@ -22,6 +22,7 @@ mod record;
 mod request;
 mod respond;
 mod routes;
+mod stamp;
 mod trace;
 mod verify;
 mod whole;

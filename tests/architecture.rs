@@ -76,6 +76,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "log",
             "socket2",
             "http",
+            "httparse",
             "ipnet",
             "base64",
             "rustls_pki_types",

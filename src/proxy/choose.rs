@@ -4,30 +4,33 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderName, StatusCode};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::header::{ACCEPT, CONNECTION, CONTENT_TYPE};
+use http::{HeaderName, HeaderValue, StatusCode, Version};
+use pingora::http::RequestHeader;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
+use super::fields::Field;
 use super::gateway::Gateway;
 use super::request::Asked;
 use super::routes::Target;
+use super::settings::Cors;
+use super::stamp::{self, Stamp};
 use super::whole;
 use crate::clock;
 use crate::control::LiveRollout;
 use crate::identity::Identity;
 use crate::rollout::PoolIdx;
-use crate::upstream::{Acquire, Connection, PeerUse, RetryCause};
+use crate::upstream::{Acquire, Connection, PeerUse, RetryCause, writes_head};
 
 /// The number of the first response on a connection.
 const FIRST_TURN: u64 = 1;
 
 /// The peer for the next attempt. The release is decided once; retries stay inside it.
-pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+pub async fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     let index = match ctx.pool {
         Some(index) => index,
         None => decide(gateway, session, ctx)?,
@@ -45,14 +48,16 @@ pub async fn peer(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Re
     };
     let lease = pool.acquire(want).await.map_err(|e| unavailable(e.to_string()))?;
     ctx.upstream_since = Some(clock::now());
-    let peer = lease.peer(ctx.kind, ctx.stale);
+    let mut peer = lease.peer(ctx.kind, ctx.stale);
+    ctx.writes_head = stamp::is_plain(session, ctx) && writes_head(&mut peer);
     ctx.lease = Some(lease);
     Ok(peer)
 }
 
 fn decide(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<PoolIdx> {
     let head = session.req_header();
-    ctx.kind = kind(head, session.as_ref().is_upgrade_req());
+    let upgrade = ctx.fields.has(Field::Upgrade) && session.as_ref().is_upgrade_req();
+    ctx.kind = kind(head, upgrade);
     let place = ctx.route.ok_or_else(|| unavailable("no route".to_owned()))?;
     let index = match gateway.routes().get(place).target {
         Target::Pool(index) => index,
@@ -109,7 +114,7 @@ fn kind(head: &RequestHeader, upgrade: bool) -> PeerUse {
 }
 
 /// A connection is there.
-pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
+pub fn connected(session: &mut Session, reused: bool, digest: Option<&Digest>, ctx: &mut Context) -> Result<()> {
     let carried = digest.and_then(|digest| digest.proxy_digest.as_deref());
     ctx.connection = carried.and_then(Connection::of);
     let turn = ctx.connection.as_ref().map(|c| c.pace().begins());
@@ -124,14 +129,54 @@ pub fn connected(reused: bool, digest: Option<&Digest>, ctx: &mut Context) {
             lease.endpoint().metrics().reused();
         }
     }
+    stamp::put_aside(session, ctx)
+}
+
+/// Writes down for the upstream what was decided, and begins to wait.
+pub fn address(
+    gateway: &Gateway,
+    session: &mut Session,
+    upstream: &mut RequestHeader,
+    ctx: &mut Context,
+) -> Result<()> {
+    let aside = stamp::put_back(session, ctx);
+    ctx.upstream_h2 = upstream.version == Version::HTTP_2;
+    let pool = ctx.pool.map(|pool| gateway.pools().get(pool));
+    let alone = pool.is_some_and(|pool| !pool.settings().connections.reuse);
+    let stamp = Stamp {
+        tls: session.digest().is_some_and(|d| d.ssl_digest.is_some()),
+        identity: gateway.identity().header_names(),
+        rollout: stamp_of(gateway, ctx),
+        origin: gateway.cors(ctx) == Some(&Cors::Passthrough),
+        close: alone && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade,
+    };
+    let splice = aside.then(|| stamp::write(session.req_header(), ctx, &stamp));
+    if !aside {
+        stamp::stamp(upstream, ctx, &stamp)?;
+    } else if stamp.close {
+        upstream.insert_header(CONNECTION, "close")?;
+    }
+    if let Some(connection) = &ctx.connection {
+        connection.next_head().set(splice);
+    }
+    whole::want(gateway, session.req_header(), ctx);
+    sent(session, ctx, gateway.limits().read_timeout);
+    Ok(())
+}
+
+fn stamp_of(gateway: &Gateway, ctx: &Context) -> Option<HeaderValue> {
+    let decision = ctx.decision.as_ref()?;
+    match gateway.routes().get(ctx.route?).target {
+        Target::Rollout(slot) => Some(ctx.snapshot.rollout(slot)?.stamp(decision).clone()),
+        Target::Pool(_) => None,
+    }
 }
 
 /// The head of the request is about to be written.
-pub fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
+fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
     if let Some(lease) = &ctx.lease {
         lease.endpoint().spoke(ctx.upstream_h2);
     }
-    whole::want(session.req_header(), ctx);
     if let Some(connection) = &ctx.connection {
         connection.body_comes(ctx.body_here);
     }
@@ -176,9 +221,9 @@ pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// The head of a response is there; its body may take its time, the rest of the request `pause` at most.
-pub fn answered(response: &ResponseHeader, ctx: &mut Context, pause: Duration) {
-    let status = response.status;
+/// The head of a response is there; its body, if it is not `empty`, may take its time, the rest of the request `pause` at
+/// most.
+pub fn answered(status: StatusCode, empty: bool, ctx: &mut Context, pause: Duration) {
     if is_interim(status) {
         return;
     }
@@ -188,7 +233,6 @@ pub fn answered(response: &ResponseHeader, ctx: &mut Context, pause: Duration) {
     ctx.head_arrived();
     ctx.upstream_status = Some(status.as_u16());
     ctx.upstream_duration = ctx.upstream_since.map(|since| since.elapsed());
-    let empty = response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
     if empty || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         response_over(ctx, pause);
     }

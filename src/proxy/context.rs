@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use http::StatusCode;
+use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
 use super::fields::Fields;
@@ -16,7 +17,7 @@ use crate::control::Snapshot;
 use crate::identity::Identity;
 use crate::identity::jwt::Token;
 use crate::rollout::{Decision, PoolIdx};
-use crate::upstream::{Connection, Endpoint, Lease};
+use crate::upstream::{Connection, Endpoint, Lease, Whole};
 
 /// What a request has of an endpoint and of all requests in flight.
 type Parted = (Lease, Option<Place>);
@@ -65,13 +66,19 @@ pub struct Context {
     pub upstream_since: Option<Instant>,
     pub upstream_status: Option<u16>,
     pub upstream_duration: Option<Duration>,
+    /// Whether the upstream's head is written here.
+    pub writes_head: bool,
+    /// The head, while Pingora has another.
+    pub head: Option<RequestHeader>,
     /// The length of the request's body, if all of it came with the head.
     pub body_here: usize,
     pub body_bytes: u64,
     /// Whether all of the request was read.
     pub body_over: bool,
-    /// All of the response's body, where it came with its head.
-    pub whole: Option<Bytes>,
+    /// The response, where it came whole.
+    pub whole: Option<Whole>,
+    /// Its status and the length of its body, where it goes to the client past Pingora.
+    pub spliced: Option<(StatusCode, usize)>,
     /// Whether an interim response (1xx) was passed on.
     pub interim: bool,
     /// The status decided by [`failure`](super::failure), where one was.
@@ -115,10 +122,13 @@ impl Context {
             upstream_since: None,
             upstream_status: None,
             upstream_duration: None,
+            writes_head: false,
+            head: None,
             body_here: 0,
             body_bytes: 0,
             body_over: false,
             whole: None,
+            spliced: None,
             interim: false,
             failed: None,
             aborted: false,

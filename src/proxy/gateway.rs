@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::HeaderValue;
 use log::{error, warn};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -20,16 +19,16 @@ use super::failure::{self, Failure};
 use super::fields::Fields;
 use super::phase::{self, Phase, at_once};
 use super::places::Places;
-use super::routes::{Routes, Target};
+use super::routes::Routes;
 use super::settings::{Cors, Limits, OwnCors};
 use super::verify::Verifier;
-use super::{admit, choose, cors, headers, record, respond, whole};
+use super::{admit, choose, cors, headers, record, respond, stamp, whole};
 use crate::control::Live;
 use crate::identity;
 use crate::rollout::RouteId;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
-use crate::upstream::{PeerUse, Pools, RetryCause};
+use crate::upstream::{PeerUse, Pools, RetryCause, Splice, Whole};
 
 /// What the gateway is made of.
 pub struct GatewayParts {
@@ -96,39 +95,14 @@ impl Gateway {
         &self.in_flight
     }
 
-    fn cors(&self, ctx: &Context) -> Option<&Cors> {
+    pub(super) fn cors(&self, ctx: &Context) -> Option<&Cors> {
         self.parts.routes.get(ctx.route?).cors.as_ref()
     }
 
-    fn own_cors(&self, ctx: &Context) -> Option<&OwnCors> {
+    pub(super) fn own_cors(&self, ctx: &Context) -> Option<&OwnCors> {
         match self.cors(ctx) {
             Some(Cors::Own(policy)) => Some(policy),
             Some(Cors::Passthrough) | None => None,
-        }
-    }
-
-    /// Writes down for the upstream what was decided, and begins to wait.
-    fn address(&self, session: &mut Session, upstream: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-        let pool = ctx.pool.map(|pool| self.parts.pools.get(pool));
-        ctx.upstream_h2 = upstream.version == http::Version::HTTP_2;
-        let alone = pool.is_some_and(|pool| !pool.settings().connections.reuse);
-        let stamp = headers::Stamp {
-            tls: session.digest().is_some_and(|d| d.ssl_digest.is_some()),
-            identity: self.parts.identity.header_names(),
-            rollout: self.stamp_of(ctx),
-            origin: self.cors(ctx) == Some(&Cors::Passthrough),
-            close: alone && !ctx.upstream_h2 && ctx.kind != PeerUse::Upgrade,
-        };
-        headers::stamp(upstream, ctx, stamp)?;
-        choose::sent(session, ctx, self.parts.limits.read_timeout);
-        Ok(())
-    }
-
-    fn stamp_of(&self, ctx: &Context) -> Option<HeaderValue> {
-        let decision = ctx.decision.as_ref()?;
-        match self.parts.routes.get(ctx.route?).target {
-            Target::Rollout(slot) => Some(ctx.snapshot.rollout(slot)?.stamp(decision).clone()),
-            Target::Pool(_) => None,
         }
     }
 
@@ -250,7 +224,7 @@ impl ProxyHttp for Gateway {
 
     fn connected_to_upstream<'life0, 'life1, 'life2, 'life3, 'life4, 'async_trait>(
         &'life0 self,
-        _session: &'life1 mut Session,
+        session: &'life1 mut Session,
         reused: bool,
         _peer: &'life2 HttpPeer,
         _fd: std::os::unix::io::RawFd,
@@ -265,12 +239,11 @@ impl ProxyHttp for Gateway {
         'life4: 'async_trait,
         Self: 'async_trait,
     {
-        choose::connected(reused, digest, ctx);
-        phase::go_on(Ok(()))
+        phase::go_on(choose::connected(session, reused, digest, ctx))
     }
 
     at_once!(upstream_request_filter(gateway, session, ctx; upstream: &mut RequestHeader) -> Result<()>: {
-        phase::go_on(gateway.address(session, upstream, ctx))
+        phase::go_on(choose::address(gateway, session, upstream, ctx))
     });
 
     at_once!(request_body_filter(
@@ -280,11 +253,11 @@ impl ProxyHttp for Gateway {
     });
 
     at_once!(upstream_response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
-        whole::came(response, ctx);
+        let (status, empty) = whole::came(response, ctx);
         let fields = Fields::of(&response.headers, &[]);
         let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade);
         if sound.is_ok() {
-            choose::answered(response, ctx, gateway.parts.limits.read_timeout);
+            choose::answered(status, empty, ctx, gateway.parts.limits.read_timeout);
             headers::strip_response(response, fields, session.as_ref().as_http1().is_some());
         }
         phase::go_on(sound)
@@ -293,7 +266,13 @@ impl ProxyHttp for Gateway {
     at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         ctx.took();
         match (gateway.answer(session, response, ctx), ctx.whole.take()) {
-            (Ok(()), Some(body)) => Box::pin(whole::pass(gateway, session, response, body, ctx)),
+            (Ok(()), Some(Whole { body, head: None, .. })) => {
+                Box::pin(whole::pass(gateway, session, response, body, ctx))
+            }
+            (Ok(()), Some(Whole { status, body, head: Some(head) })) => {
+                whole::splice(status, Splice { head, body }, ctx);
+                phase::go_on(Ok(()))
+            }
             (answered, _) => phase::go_on(answered),
         }
     });
@@ -388,6 +367,7 @@ impl ProxyHttp for Gateway {
     {
         ctx.head_arrived();
         ctx.leave();
+        stamp::put_back(session, ctx);
         record::record(self, session, ctx);
         phase::over()
     }

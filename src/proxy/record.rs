@@ -39,7 +39,8 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
         }
     }
     let bytes_in = session.body_bytes_read() as u64;
-    let bytes_out = session.body_bytes_sent() as u64;
+    let spliced = ctx.spliced.filter(|_| session.response_written().is_some());
+    let bytes_out = (session.body_bytes_sent() + spliced.map_or(0, |(_, body)| body)) as u64;
     let head = session.req_header();
     let field = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
     let agents = gateway.access_log().shows_agents();
@@ -91,8 +92,9 @@ fn status(session: &Session, ctx: &Context) -> u16 {
     if ctx.aborted {
         return 499;
     }
-    let written = session.response_written().map(|head| head.status.as_u16());
-    written.or(ctx.failed).unwrap_or(0)
+    let written = session.response_written().map(|head| head.status);
+    let known = written.map(|written| ctx.spliced.map_or(written, |(status, _)| status).as_u16());
+    known.or(ctx.failed).unwrap_or(0)
 }
 
 /// The believed address, with the peer's port where it is the peer's own.

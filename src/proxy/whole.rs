@@ -4,7 +4,8 @@
 use std::mem;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -12,26 +13,42 @@ use pingora_proxy::Session;
 use super::choose;
 use super::context::Context;
 use super::gateway::Gateway;
-use crate::upstream::PeerUse;
+use crate::upstream::{PeerUse, Splice, Wanted};
 
-/// Says before a request is sent whether its response may be left aside. The length of one to HEAD is not its body's.
-pub fn want(head: &RequestHeader, ctx: &Context) {
-    if let Some(connection) = &ctx.connection {
-        let wanted = ctx.kind == PeerUse::Request && head.method != Method::HEAD;
-        connection.shortcut().want(wanted);
-    }
+/// Says before a request is sent whether its response may be left aside. The length of one to HEAD is not its body's. What is
+/// to be changed on the way to the client, or goes by frames, needs its fields.
+pub fn want(gateway: &Gateway, head: &RequestHeader, ctx: &Context) {
+    let Some(connection) = &ctx.connection else { return };
+    let wanted = if ctx.kind != PeerUse::Request || head.method == Method::HEAD {
+        Wanted::Nothing
+    } else if ctx.wire.is_some() && head.version == Version::HTTP_11 && gateway.own_cors(ctx).is_none() {
+        Wanted::All
+    } else {
+        Wanted::Body
+    };
+    connection.shortcut().want(wanted);
 }
 
-/// The head of a response is there: if it was left aside, it has its own status again, and its body is at hand.
-pub fn came(response: &mut ResponseHeader, ctx: &mut Context) {
-    let whole = ctx
-        .connection
-        .as_ref()
-        .and_then(|connection| connection.shortcut().take());
-    ctx.whole = whole.map(|whole| {
+/// The head of a response is there: its status, and whether it has no body. If the response was left aside, it is at hand.
+pub fn came(response: &mut ResponseHeader, ctx: &mut Context) -> (StatusCode, bool) {
+    let connection = ctx.connection.as_ref();
+    ctx.whole = connection.and_then(|connection| connection.shortcut().take());
+    let Some(whole) = &ctx.whole else {
+        let length = response.headers.get(CONTENT_LENGTH);
+        return (response.status, length.is_some_and(|length| length == "0"));
+    };
+    if whole.head.is_none() {
         let _valid = response.set_status(whole.status);
-        whole.body
-    });
+    }
+    (whole.status, whole.body.is_empty())
+}
+
+/// What Pingora writes next, the head of a response without a body, becomes this response.
+pub fn splice(status: StatusCode, splice: Splice, ctx: &mut Context) {
+    if let Some(wire) = &ctx.wire {
+        ctx.spliced = Some((status, splice.body.len()));
+        wire.next_head().set(Some(splice));
+    }
 }
 
 /// Passes on what Pingora takes for the head alone. It then has another of a kind to pass on that it does not.

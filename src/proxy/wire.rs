@@ -30,6 +30,7 @@ use self::source::Source;
 use self::trailers::Trailers;
 use super::guard::{Refusal, too_large};
 use super::settings::Limits;
+use crate::upstream::NextHead;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
 const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
@@ -99,6 +100,7 @@ pub struct Wire {
     client: OnceLock<HeaderValue>,
     spent: Notify,
     source: Source,
+    next_head: NextHead,
 }
 
 impl Wire {
@@ -116,12 +118,18 @@ impl Wire {
             client: OnceLock::new(),
             spent: Notify::new(),
             source: Source::default(),
+            next_head: NextHead::watched(),
         }
     }
 
     /// Where the response comes from.
     pub fn source(&self) -> &Source {
         &self.source
+    }
+
+    /// The head of the next response, if it is not Pingora's.
+    pub fn next_head(&self) -> &NextHead {
+        &self.next_head
     }
 
     /// The other end's address as text, made once a connection.
@@ -138,6 +146,7 @@ impl Wire {
     /// The next request on the connection is waited for. Where the message before it is not over, there can be none,
     /// and none is taken.
     pub fn head_begins(&self) {
+        self.next_head.set(None);
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Answer { .. }) {
             state.phase = Phase::Head { since: None };

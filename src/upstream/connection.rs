@@ -17,6 +17,7 @@ use socket2::SockRef;
 
 use super::kept::Kept;
 use super::pace::Pace;
+use super::splice::NextHead;
 use super::whole::Shortcut;
 use crate::clock::Tick;
 
@@ -45,6 +46,7 @@ pub struct Connection {
     held: Mutex<Option<Box<dyn Any + Send>>>,
     pace: Pace,
     shortcut: Shortcut,
+    next_head: NextHead,
     /// Where it waits for its next request.
     home: Weak<Kept>,
 }
@@ -67,6 +69,7 @@ impl Connection {
             held: Mutex::new(None),
             pace: Pace::default(),
             shortcut: Shortcut::default(),
+            next_head: NextHead::default(),
             home,
         }
     }
@@ -89,6 +92,11 @@ impl Connection {
     /// Where a response that is all there at once is left.
     pub fn shortcut(&self) -> &Shortcut {
         &self.shortcut
+    }
+
+    /// The head of the next request, if it is not Pingora's.
+    pub fn next_head(&self) -> &NextHead {
+        &self.next_head
     }
 
     /// So much of the next request's body is here, and all that there is: it is written as soon as the head is.

@@ -4,7 +4,11 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use bytes::{Buf, Bytes};
+use memchr::memchr;
 use tokio::io::AsyncWrite;
+
+use super::splice::Splice;
 
 /// So much is held back until it is flushed. About one segment, as Pingora has it.
 const HELD_BYTES: usize = 1460;
@@ -13,23 +17,47 @@ const ROOM_BYTES: usize = 512;
 
 /// Small writes to one connection.
 #[derive(Debug, Default)]
-pub struct Held(Vec<u8>);
+pub struct Held {
+    bytes: Vec<u8>,
+    /// Behind them; too large to be copied.
+    body: Bytes,
+}
 
 impl Held {
     /// Holds that, too, whatever its size.
     pub fn push(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        if !self.body.is_empty() {
+            self.bytes.extend_from_slice(&self.body);
+            self.body = Bytes::new();
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Holds this head with another first line, and the body behind it.
+    pub fn push_spliced(&mut self, head: &[u8], splice: Splice) {
+        let fields = memchr(b'\n', head).map_or(head, |end| &head[end + 1..]);
+        if self.is_empty() {
+            self.bytes = splice.head;
+        } else {
+            self.push(&splice.head);
+        }
+        self.bytes.extend_from_slice(fields);
+        if self.bytes.len() + splice.body.len() <= HELD_BYTES {
+            self.bytes.extend_from_slice(&splice.body);
+        } else {
+            self.body = splice.body;
+        }
     }
 
     /// Whether all is sent.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.bytes.is_empty() && self.body.is_empty()
     }
 
     /// Gives the room back while nothing is held: the next write may be far away.
     pub fn free(&mut self) {
-        if self.0.is_empty() {
-            self.0 = Vec::new();
+        if self.bytes.is_empty() {
+            self.bytes = Vec::new();
         }
     }
 
@@ -38,15 +66,18 @@ impl Held {
     where
         S: AsyncWrite + Unpin,
     {
-        if self.0.len() + buf.len() <= HELD_BYTES {
-            if self.0.is_empty() {
-                self.0.reserve(ROOM_BYTES.max(buf.len()));
+        if !self.body.is_empty() {
+            ready!(self.poll_send(inner, cx))?;
+        }
+        if self.bytes.len() + buf.len() <= HELD_BYTES {
+            if self.bytes.is_empty() {
+                self.bytes.reserve(ROOM_BYTES.max(buf.len()));
             }
-            self.0.extend_from_slice(buf);
+            self.bytes.extend_from_slice(buf);
             return Poll::Ready(Ok(buf.len()));
         }
-        while !self.0.is_empty() {
-            let both = [IoSlice::new(&self.0), IoSlice::new(buf)];
+        while !self.bytes.is_empty() {
+            let both = [IoSlice::new(&self.bytes), IoSlice::new(buf)];
             let written = ready!(Pin::new(&mut *inner).poll_write_vectored(cx, &both))?;
             let held = self.sent(written)?;
             if written > held {
@@ -61,20 +92,26 @@ impl Held {
     where
         S: AsyncWrite + Unpin,
     {
-        while !self.0.is_empty() {
-            let written = ready!(Pin::new(&mut *inner).poll_write(cx, &self.0))?;
-            self.sent(written)?;
+        while !self.is_empty() {
+            let inner = Pin::new(&mut *inner);
+            let written = ready!(if self.body.is_empty() {
+                inner.poll_write(cx, &self.bytes)
+            } else {
+                inner.poll_write_vectored(cx, &[IoSlice::new(&self.bytes), IoSlice::new(&self.body)])
+            })?;
+            let held = self.sent(written)?;
+            self.body.advance(written - held);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// So many bytes were written: how many of them were held back.
+    /// So many bytes were written: how many of them stood before the body.
     fn sent(&mut self, written: usize) -> io::Result<usize> {
         if written == 0 {
             return Err(io::ErrorKind::WriteZero.into());
         }
-        let held = written.min(self.0.len());
-        self.0.drain(..held);
+        let held = written.min(self.bytes.len());
+        self.bytes.drain(..held);
         Ok(held)
     }
 }
@@ -100,7 +137,7 @@ mod tests {
             let mut held = Held::default();
             write(&mut held, &mut near, b"head").await;
             write(&mut held, &mut near, b"er").await;
-            assert_eq!(held.0, b"header", "nothing was sent");
+            assert_eq!(held.bytes, b"header", "nothing was sent");
             let body = vec![b'b'; 3000];
             let writing = async {
                 write(&mut held, &mut near, &body).await;
@@ -123,5 +160,34 @@ mod tests {
         write(&mut held, &mut near, b"head").await;
         let sent = poll_fn(|cx| held.poll_send(&mut near, cx)).await;
         assert_eq!(sent.expect_err("nobody is there").kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[tokio::test]
+    async fn a_spliced_head_has_another_first_line_and_its_body_behind_it() {
+        for room in [1, 7, 1460, 4096] {
+            for size in [0, 4, 3000] {
+                let (mut near, mut far) = duplex(room);
+                let mut held = Held::default();
+                let body = vec![b'b'; size];
+                let writing = async {
+                    write(&mut held, &mut near, b"before").await;
+                    for _ in 0..2 {
+                        let splice = Splice {
+                            head: b"first\r\nA: b\r\n".to_vec(),
+                            body: body.clone().into(),
+                        };
+                        held.push_spliced(b"other\r\nC: d\r\n\r\n", splice);
+                    }
+                    write(&mut held, &mut near, b"after").await;
+                    poll_fn(|cx| held.poll_send(&mut near, cx)).await.expect("sent");
+                    drop(near);
+                };
+                let mut read = Vec::new();
+                let (_, all) = tokio::join!(writing, far.read_to_end(&mut read));
+                all.expect("read");
+                let one = [b"first\r\nA: b\r\nC: d\r\n\r\n", body.as_slice()].concat();
+                assert_eq!(read, [b"before", &one[..], &one, b"after"].concat(), "{room} {size}");
+            }
+        }
     }
 }

@@ -21,7 +21,7 @@ use pingora::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
-use pingora::upstreams::peer::Peer;
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, Peer};
 use pingora::{Error, ErrorType, Result};
 use std::os::fd::AsRawFd;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -41,6 +41,16 @@ const PROTOCOL: &[u8] = b"switchyard";
 /// Asks for a [`Paced`] connection.
 pub(super) fn alpn() -> ALPN {
     ALPN::Custom(CustomALPN::new(PROTOCOL.to_vec()))
+}
+
+/// Lets the head of a request to this peer be written here, if its connection is one of these: then Pingora must not look for
+/// what to take from it.
+pub fn writes_head(peer: &mut HttpPeer) -> bool {
+    let ours = matches!(peer.options.alpn, ALPN::Custom(_));
+    if ours {
+        peer.options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
+    }
+    ours
 }
 
 /// Opens connections that are read as their clients take what is read.
@@ -66,6 +76,7 @@ impl Connector for Streams {
         let Some(connection) = inner.get_proxy_digest().as_deref().and_then(Connection::of) else {
             return Error::e_explain(ErrorType::InternalError, "each connection is watched");
         };
+        connection.next_head().watch();
         let stream = Paced {
             inner: Some(inner),
             held: Held::default(),
@@ -201,6 +212,11 @@ impl AsyncWrite for Paced {
         let Some(inner) = &mut this.inner else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
+        // The first that Pingora writes of a request is its head.
+        if let Some(splice) = this.connection.next_head().take() {
+            this.held.push_spliced(buf, splice);
+            return Poll::Ready(Ok(buf.len()));
+        }
         if let Some(coming) = &mut this.coming {
             let after = coming.saturating_sub(buf.len());
             *coming = after;

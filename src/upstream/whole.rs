@@ -1,39 +1,46 @@
 //! Responses that are all there at once, as most small ones are: head, body and nothing behind it in one read. Pingora gets
-//! the head alone, as that of a response without a body, and whoever passes it on has the body from here: Pingora would
-//! copy it into a buffer of 64 KiB that it makes for each body, and send it through a queue of its own. A body in chunks has
-//! a length from here on: Pingora would write its head, what is in it and its end one after the other.
+//! a head alone, as that of a response without a body, and whoever passes the response on has the rest from here: Pingora
+//! would copy the body into a buffer of 64 KiB that it makes for each, and send it through a queue of its own. A body in
+//! chunks has a length from here on: Pingora would write its head, what is in it and its end one after the other.
 
-use std::mem;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::StatusCode;
-use memchr::{memchr, memchr_iter};
+use httparse::{Header, ParserConfig, Response, Status};
+use memchr::memchr;
 use parking_lot::Mutex;
 
-/// What a response of HTTP/1.1 begins with, and where its status ends.
-const VERSION: &[u8] = b"HTTP/1.1 ";
-const STATUS_END: usize = VERSION.len() + 3;
-/// What begins one that has no body by definition (RFC 9112, 6.3), whatever its Content-Length.
-const BODILESS: &[u8] = b"HTTP/1.1 204 No Content";
-/// How the names begin that matter; names are compared eight bytes at a time.
-const LENGTH: [u8; 8] = *b"content-";
-const LENGTH_REST: &[u8] = b"length";
-const CODING: [u8; 8] = *b"transfer";
-const CODING_REST: &[u8] = b"-encoding";
-const TRAILER: [u8; 8] = *b"trailer:";
-const CHUNKS: &[u8] = b"chunked";
-/// In place of the line that says that there are chunks.
-const LENGTH_LINE: &[u8] = b"Content-Length: ";
+/// What begins a response that has no body by definition (RFC 9112, 6.3), whatever its Content-Length.
+pub const BODILESS: &[u8] = b"HTTP/1.1 204 No Content\r\n";
+/// Small responses with more fields are Pingora's to read.
+const FIELDS_MAX: usize = 48;
 const MOST_DIGITS: usize = 7;
-const LENGTH_LINE_MAX: usize = LENGTH_LINE.len() + MOST_DIGITS + 1;
+const LENGTH: &str = "Content-Length";
+/// More than a line that gives the length, and the end of a head.
+const MORE_BYTES: usize = 32;
+
+/// How much of the next response is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Wanted {
+    /// None of it.
+    Nothing,
+    /// Its body; Pingora has its head.
+    Body,
+    /// All of it, for a client of HTTP/1.1; Pingora has what it must know of the connection.
+    All,
+}
 
 /// What Pingora does not know of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Whole {
-    /// The status that its head had.
+    /// Its status.
     pub status: StatusCode,
+    /// Its status line and the fields that the client gets, but for `Connection` and `Date`, each with its end, if all of it
+    /// was wanted.
+    pub head: Option<Vec<u8>>,
     /// All of its body.
     pub body: Bytes,
 }
@@ -41,117 +48,177 @@ pub struct Whole {
 /// Where the reader of a connection leaves a response for whoever passes it on.
 #[derive(Debug, Default)]
 pub struct Shortcut {
-    wanted: AtomicBool,
+    /// A [`Wanted`].
+    wanted: AtomicU8,
     whole: Mutex<Option<Whole>>,
 }
 
 impl Shortcut {
-    /// Whether the next response is taken from here if it is all there at once. Not that to HEAD, whose length is not its
-    /// body's.
-    pub fn want(&self, wanted: bool) {
-        self.wanted.store(wanted, Ordering::Relaxed);
+    /// What is taken from here of the next response if it is all there at once. Nothing of that to HEAD, whose length is not
+    /// its body's.
+    pub fn want(&self, wanted: Wanted) {
+        self.wanted.store(wanted as u8, Ordering::Relaxed);
     }
 
     /// The response whose head was just read, if it was left here.
     pub fn take(&self) -> Option<Whole> {
-        self.wanted
-            .swap(false, Ordering::Relaxed)
-            .then(|| self.whole.lock().take())?
+        let wanted = self.wanted.swap(Wanted::Nothing as u8, Ordering::Relaxed);
+        (wanted != Wanted::Nothing as u8).then(|| self.whole.lock().take())?
     }
 
     /// Leaves the response that `read` is, of which `head` is so long, if it is wanted and all there: then what Pingora is to
     /// read is put into `room`.
     pub(super) fn leave(&self, read: &[u8], head: usize, room: impl BufMut) -> bool {
-        self.wanted.load(Ordering::Relaxed) && self.try_leave(read.split_at(head), room).is_some()
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let all = wanted == Wanted::All as u8;
+        wanted != Wanted::Nothing as u8 && self.try_leave(read.split_at(head), all, room).is_some()
     }
 
-    fn try_leave(&self, (head, body): (&[u8], &[u8]), mut room: impl BufMut) -> Option<()> {
-        let judged = judge(head)?;
-        let rest = &head[judged.status_line..];
-        let body = match &judged.framing {
-            Framing::Length(length) => (*length == body.len() && *length > 0).then(|| Bytes::copy_from_slice(body)),
-            Framing::Chunks(_) => joined(body),
-        }?;
-        if room.remaining_mut() < BODILESS.len() + rest.len() + LENGTH_LINE_MAX {
+    fn try_leave(&self, (head, body): (&[u8], &[u8]), all: bool, mut room: impl BufMut) -> Option<()> {
+        let mut fields = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut response = Response::new(&mut []);
+        // Pingora reads by the same parser, which is stricter here.
+        let parsed = ParserConfig::default().parse_response_with_uninit_headers(&mut response, head, &mut fields);
+        if parsed.ok()? != Status::Complete(head.len()) || response.version != Some(1) {
             return None;
         }
-        room.put_slice(BODILESS);
-        if let Framing::Chunks(line) = judged.framing {
-            room.put_slice(&head[judged.status_line..line.start]);
-            let mut length = itoa::Buffer::new();
-            for part in [LENGTH_LINE, length.format(body.len()).as_bytes(), b"\r"] {
-                room.put_slice(part);
-            }
-            room.put_slice(&head[line.end..]);
-        } else {
-            room.put_slice(rest);
+        let status = StatusCode::from_u16(response.code?).ok()?;
+        let reason = status.canonical_reason()?;
+        // Pingora keeps any other reason with the status that it sees.
+        if response.reason != Some(reason) || has_no_body(status) {
+            return None;
         }
-        let status = judged.status;
-        *self.whole.lock() = Some(Whole { status, body });
+        let fields = &*response.headers;
+        let body = match framing(fields)? {
+            Framing::Length(length) => (length == body.len() && length > 0).then(|| Bytes::copy_from_slice(body)),
+            Framing::Chunks => joined(body),
+        }?;
+        let most = BODILESS.len() + head.len() + fields.len() + MORE_BYTES;
+        if room.remaining_mut() < most {
+            return None;
+        }
+        let mut length = itoa::Buffer::new();
+        let length = length.format(body.len()).as_bytes();
+        let head = if all {
+            Some(divide(status, reason, fields, length, &mut room)?)
+        } else {
+            room.put_slice(BODILESS);
+            for field in fields {
+                match role(field.name) {
+                    Role::Coding => put(&mut room, LENGTH, length),
+                    _ => put(&mut room, field.name, field.value),
+                }
+            }
+            None
+        };
+        room.put_slice(b"\r\n");
+        *self.whole.lock() = Some(Whole { status, head, body });
         Some(())
     }
 }
 
-/// A head of which there is no doubt.
-struct Judged {
-    status: StatusCode,
-    /// Where the words of the status line end.
-    status_line: usize,
-    framing: Framing,
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// What a field says of.
+#[derive(PartialEq, Eq)]
+enum Role {
+    Length,
+    Coding,
+    Trailer,
+    /// The connection.
+    Connection,
+    KeepAlive,
+    /// The connection only (RFC 9110, 7.6.1), and nothing that Pingora heeds; or, as `Date`, what Pingora says itself.
+    Dropped,
+    /// The response.
+    Other,
+}
+
+fn role(name: &str) -> Role {
+    let is = |word: &str| name.eq_ignore_ascii_case(word);
+    match name.len() {
+        4 if is("date") => Role::Dropped,
+        7 if is("trailer") => Role::Trailer,
+        7 if is("upgrade") => Role::Dropped,
+        10 if is("connection") => Role::Connection,
+        10 if is("keep-alive") => Role::KeepAlive,
+        14 if is("content-length") => Role::Length,
+        16 if is("proxy-connection") => Role::Dropped,
+        17 if is("transfer-encoding") => Role::Coding,
+        18 if is("proxy-authenticate") => Role::Dropped,
+        _ => Role::Other,
+    }
 }
 
 /// How long a body is.
 enum Framing {
     Length(usize),
-    /// As its chunks say; where the line stands that says so, up to its line feed.
-    Chunks(Range<usize>),
+    /// As its chunks say.
+    Chunks,
 }
 
-/// Judges a head that says in the plainest way how its body is framed: with one length, or one coding, which is chunks, and
-/// nothing that parsers read in more than one way. All else is Pingora's to judge.
-fn judge(head: &[u8]) -> Option<Judged> {
-    let status = StatusCode::from_bytes(head.strip_prefix(VERSION)?.get(..3)?).ok()?;
-    if status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        return None;
-    }
-    let mut lines = memchr_iter(b'\n', head);
-    let first = line(head, 0, lines.next()?)?;
-    // Pingora keeps any other with the status that it sees.
-    let reason = first[STATUS_END..].strip_prefix(b" ")?;
-    if reason != status.canonical_reason()?.as_bytes() {
-        return None;
-    }
-    let mut start = first.len() + 2;
+/// Of fields that say in the plainest way how a body is framed: with one length, or one coding, which is chunks. All else is
+/// Pingora's to judge.
+fn framing(fields: &[Header<'_>]) -> Option<Framing> {
     let mut framing = None;
-    for end in lines {
-        let field = line(head, start, end)?;
-        let (begin, rest) = field.split_first_chunk().unwrap_or((&[0; 8], &[]));
-        let found = match lower(begin) {
-            // What else begins so says other things, as Content-Type does.
-            LENGTH if starts(rest, LENGTH_REST) => {
-                let value = rest[LENGTH_REST.len()..].strip_prefix(b":")?;
-                Some(Framing::Length(number(trimmed(value), 10)?))
-            }
-            CODING if starts(rest, CODING_REST) => {
-                let value = rest[CODING_REST.len()..].strip_prefix(b":")?;
-                let chunks = trimmed(value).eq_ignore_ascii_case(CHUNKS);
-                Some(Framing::Chunks(chunks.then_some(start..end)?))
-            }
+    for field in fields {
+        let found = match role(field.name) {
+            Role::Length => Framing::Length(number(field.value, 10)?),
+            Role::Coding if field.value.eq_ignore_ascii_case(b"chunked") => Framing::Chunks,
             // What follows the last chunk may be more than an empty line.
-            TRAILER => return None,
-            _ if matches!(field.first(), Some(b' ' | b'\t')) => return None,
-            _ => None,
+            Role::Coding | Role::Trailer => return None,
+            _ => continue,
         };
-        if found.is_some() && mem::replace(&mut framing, found).is_some() {
+        if framing.replace(found).is_some() {
             return None;
         }
-        start = end + 1;
     }
-    Some(Judged {
-        status,
-        status_line: first.len(),
-        framing: framing?,
-    })
+    framing
+}
+
+/// Puts what Pingora must know of a head into `room`, but for its end; yields what the client gets of it. Nothing if
+/// `Connection` names fields.
+fn divide(
+    status: StatusCode,
+    reason: &str,
+    fields: &[Header<'_>],
+    length: &[u8],
+    room: &mut impl BufMut,
+) -> Option<Vec<u8>> {
+    let plain = |value: &[u8]| value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close");
+    let named = |field: &Header<'_>| role(field.name) == Role::Connection && !plain(field.value);
+    if fields.iter().any(named) {
+        return None;
+    }
+    let lines = fields.iter().map(|field| field.name.len() + field.value.len() + 4);
+    let mut head = Vec::with_capacity(lines.sum::<usize>() + reason.len() + 4 * MORE_BYTES);
+    for part in [
+        b"HTTP/1.1 ",
+        status.as_str().as_bytes(),
+        b" ",
+        reason.as_bytes(),
+        b"\r\n",
+    ] {
+        head.extend_from_slice(part);
+    }
+    room.put_slice(BODILESS);
+    for field in fields {
+        match role(field.name) {
+            Role::Connection | Role::KeepAlive => put(room, field.name, field.value),
+            Role::Coding => put(&mut head, LENGTH, length),
+            Role::Dropped => {}
+            Role::Length | Role::Trailer | Role::Other => put(&mut head, field.name, field.value),
+        }
+    }
+    Some(head)
+}
+
+fn put(out: &mut impl BufMut, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.put_slice(part);
+    }
 }
 
 /// What is in these chunks, if they are all there, and written in the plainest way (RFC 9112, 7.1): no extensions, no trailers.
@@ -175,23 +242,6 @@ fn line(head: &[u8], start: usize, end: usize) -> Option<&[u8]> {
     head.get(start..end)?.strip_suffix(b"\r")
 }
 
-/// In lower case, as far as they are letters: others may become others still, but none a letter.
-fn lower(bytes: &[u8; 8]) -> [u8; 8] {
-    (u64::from_ne_bytes(*bytes) | 0x2020_2020_2020_2020).to_ne_bytes()
-}
-
-/// Without the white space that may stand around a value (RFC 9110, 5.5).
-fn trimmed(mut value: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
-        value = rest;
-    }
-    value
-}
-
-fn starts(text: &[u8], word: &[u8]) -> bool {
-    text.len() >= word.len() && text[..word.len()].eq_ignore_ascii_case(word)
-}
-
 /// A number in digits only, and in so few that it may be a small body's length.
 fn number(digits: &[u8], base: u32) -> Option<usize> {
     if digits.is_empty() || digits.len() > MOST_DIGITS {
@@ -209,10 +259,12 @@ mod tests {
     use pingora::protocols::http::v1::client::HttpSession;
     use std::io::Cursor;
 
+    const BOTH: [Wanted; 2] = [Wanted::Body, Wanted::All];
+
     /// What is left of this response, and what Pingora reads of it then.
-    fn left(head: &str, body: &str) -> Option<(Whole, String)> {
+    fn left(wanted: Wanted, head: &str, body: &str) -> Option<(Whole, String)> {
         let shortcut = Shortcut::default();
-        shortcut.want(true);
+        shortcut.want(wanted);
         let mut room = [0; 4096];
         let mut rest = &mut room[..];
         let read = format!("{head}{body}");
@@ -230,19 +282,52 @@ mod tests {
     #[test]
     fn a_response_that_is_all_there_is_left_and_its_head_is_one_without_a_body() {
         let head = "HTTP/1.1 404 Not Found\r\nContent-Type: a\r\ncontent-LENGTH:  007 \r\nContent-MD5:\r\nX: y\r\n\r\n";
-        let (whole, read) = left(head, "missing").expect("all there");
+        let (whole, read) = left(Wanted::Body, head, "missing").expect("all there");
+        assert_eq!(
+            (whole.status, &whole.head, &whole.body[..]),
+            (StatusCode::NOT_FOUND, &None, &b"missing"[..])
+        );
+        assert_eq!(
+            read,
+            "HTTP/1.1 204 No Content\r\nContent-Type: a\r\ncontent-LENGTH: 007\r\nContent-MD5: \r\nX: y\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn of_a_response_that_is_left_with_its_head_pingora_reads_what_concerns_the_connection() {
+        let head = "HTTP/1.1 404 Not Found\r\nContent-Type: a\r\nDate: now\r\nconnection: Keep-Alive\r\nKeep-Alive: timeout=5\r\n\
+                    Upgrade: h2c\r\nProxy-Connection: x\r\nProxy-Authenticate: y\r\ncontent-LENGTH:  007 \r\nX: y\r\nx: z\r\n\r\n";
+        let (whole, read) = left(Wanted::All, head, "missing").expect("all there");
         assert_eq!(
             (whole.status, &whole.body[..]),
             (StatusCode::NOT_FOUND, &b"missing"[..])
         );
-        assert_eq!(read, head.replace("404 Not Found", "204 No Content"));
+        assert_eq!(
+            String::from_utf8(whole.head.expect("wanted")).expect("text"),
+            "HTTP/1.1 404 Not Found\r\nContent-Type: a\r\ncontent-LENGTH: 007\r\nX: y\r\nx: z\r\n"
+        );
+        assert_eq!(
+            read,
+            "HTTP/1.1 204 No Content\r\nconnection: Keep-Alive\r\nKeep-Alive: timeout=5\r\n\r\n"
+        );
+        let nominating = head.replace("connection: Keep-Alive", "connection: X");
+        assert_eq!(left(Wanted::All, &nominating, "missing"), None);
+        assert!(left(Wanted::Body, &nominating, "missing").is_some());
     }
 
     #[test]
     fn what_is_not_plain_or_not_all_there_is_left_to_pingora() {
         let ok = "HTTP/1.1 200 OK\r\n";
         let length = "Content-Length: 4\r\n";
-        assert!(left(&format!("{ok}{length}\r\n"), "body").is_some());
+        for plain in [
+            length,
+            "Content-Lengthy: 9\r\nContent-Length: 4\r\n",
+            "Transfer-Encodings: a\r\nX: y\nContent-Length: 4\r\n",
+        ] {
+            for wanted in BOTH {
+                assert!(left(wanted, &format!("{ok}{plain}\r\n"), "body").is_some(), "{plain:?}");
+            }
+        }
         for (head, body) in [
             (format!("{ok}{length}\r\n"), "bod"),
             (format!("{ok}{length}\r\n"), "body and more"),
@@ -251,7 +336,6 @@ mod tests {
             (format!("{ok}\r\n"), "body"),
             (format!("{ok}{length}{length}\r\n"), "body"),
             (format!("{ok}{length}Content-Length : 9\r\n\r\n"), "body"),
-            (format!("{ok}{length}Content-Lengthy: 9\r\n\r\n"), "body"),
             (format!("{ok}{length}transfer-Encoding: chunked\r\n\r\n"), "body"),
             (
                 format!("{ok}{length}transfer-Encoding: chunked\r\n\r\n"),
@@ -260,7 +344,8 @@ mod tests {
             (format!("{ok}{length}Transfer-Encoding : chunked\r\n\r\n"), "body"),
             (format!("{ok}X: y\r\n {length}\r\n"), "body"),
             (format!("{ok}{length}\t2\r\n\r\n"), "body"),
-            (format!("{ok}X: y\n{length}\r\n"), "body"),
+            (format!("{ok}X: y\n\n{length}\r\n"), "body"),
+            (format!("{ok}{}{length}\r\n", "X: y\r\n".repeat(FIELDS_MAX)), "body"),
             (format!("{ok}Content-Length: +4\r\n\r\n"), "body"),
             (format!("{ok}Content-Length: 4, 4\r\n\r\n"), "body"),
             (format!("{ok}Content-Length: 0000000004\r\n\r\n"), "body"),
@@ -278,7 +363,9 @@ mod tests {
             (format!("HTTP/1.1 101 Switching Protocols\r\n{length}\r\n"), "body"),
             (format!("{ok}X: {}\r\n{length}\r\n", "y".repeat(4096)), "body"),
         ] {
-            assert_eq!(left(&head, body), None, "{head:?} {body:?}");
+            for wanted in BOTH {
+                assert_eq!(left(wanted, &head, body), None, "{head:?} {body:?}");
+            }
         }
     }
 
@@ -294,11 +381,23 @@ mod tests {
             ),
             ("0\r\n\r\n", ""),
         ] {
-            let (whole, read) = left(head, chunks).expect("all there");
-            assert_eq!((whole.status, &whole.body[..]), (StatusCode::OK, body.as_bytes()));
             let length = format!("Content-Length: {}\r\n", body.len());
             let expected = head.replace("Transfer-ENCODING: Chunked \r\n", &length);
+            let (whole, read) = left(Wanted::Body, head, chunks).expect("all there");
+            assert_eq!((whole.status, &whole.body[..]), (StatusCode::OK, body.as_bytes()));
             assert_eq!(read, expected.replace("200 OK", "204 No Content"));
+            let (whole, _) = left(Wanted::All, head, chunks).expect("all there");
+            assert_eq!((whole.status, &whole.body[..]), (StatusCode::OK, body.as_bytes()));
+            assert_eq!(
+                whole.head.expect("wanted"),
+                expected
+                    .trim_end_matches("\r\n")
+                    .to_owned()
+                    .into_bytes()
+                    .into_iter()
+                    .chain(*b"\r\n")
+                    .collect::<Vec<_>>()
+            );
         }
     }
 
@@ -307,7 +406,7 @@ mod tests {
         let ok = "HTTP/1.1 200 OK\r\n";
         let coding = "Transfer-Encoding: chunked\r\n";
         let all = "4\r\nbody\r\n0\r\n\r\n";
-        assert!(left(&format!("{ok}{coding}\r\n"), all).is_some());
+        assert!(left(Wanted::All, &format!("{ok}{coding}\r\n"), all).is_some());
         for fields in [
             &format!("{coding}{coding}"),
             &format!("{coding}Content-Length: 4\r\n"),
@@ -315,11 +414,12 @@ mod tests {
             "Transfer-Encoding: gzip, chunked\r\n",
             "Transfer-Encoding: chunked;a=b\r\n",
             "Transfer-Encoding : chunked\r\n",
-            "Transfer-Encoding: chunked\n",
             "Transfer-Encoding:\r\n chunked\r\n",
             "",
         ] {
-            assert_eq!(left(&format!("{ok}{fields}\r\n"), all), None, "{fields:?}");
+            for wanted in BOTH {
+                assert_eq!(left(wanted, &format!("{ok}{fields}\r\n"), all), None, "{fields:?}");
+            }
         }
         for chunks in [
             "",
@@ -344,7 +444,9 @@ mod tests {
             "5\r\nbody\r\n0\r\n\r\n",
             "fffffffffffffffff\r\nbody\r\n0\r\n\r\n",
         ] {
-            assert_eq!(left(&format!("{ok}{coding}\r\n"), chunks), None, "{chunks:?}");
+            for wanted in BOTH {
+                assert_eq!(left(wanted, &format!("{ok}{coding}\r\n"), chunks), None, "{chunks:?}");
+            }
         }
     }
 
@@ -466,7 +568,7 @@ mod tests {
         (String::from_utf8(all).expect("ASCII"), body)
     }
 
-    /// Whatever is left aside, Pingora would have read to the same: no other parser of responses comes with this one.
+    /// Whatever is left aside, Pingora would have read to the same: no other reader of responses comes with this one.
     #[tokio::test]
     async fn what_is_left_is_what_pingora_reads() {
         let (mut lengths, mut chunks) = (0, 0);
@@ -475,36 +577,46 @@ mod tests {
             let response = format!("{head}{body}");
             let Some(end) = response.find("\r\n\r\n") else { continue };
             let (head, rest) = response.split_at(end + 4);
-            let Some((whole, rewritten)) = left(head, rest) else {
+            let wanted = BOTH[seed as usize % 2];
+            let Some((whole, rewritten)) = left(wanted, head, rest) else {
                 continue;
             };
-            *if head.to_lowercase().contains("transfer-e") {
+            *if head.to_lowercase().contains("transfer-encoding:") {
                 &mut chunks
             } else {
                 &mut lengths
             } += 1;
-            let bare = by_pingora(rewritten.as_bytes()).await;
-            let Some(original) = by_pingora(response.as_bytes()).await else {
-                // Whatever else is wrong with its head is wrong in both.
-                assert_eq!(bare, None, "{response:?}");
-                continue;
-            };
-            let bare = bare.expect("a head");
+            let bare = by_pingora(rewritten.as_bytes()).await.expect("a head");
+            let original = by_pingora(response.as_bytes()).await.expect("a head");
             assert_eq!(original.body, whole.body, "{response:?}");
             assert_eq!(
                 (original.status, original.reason.as_str()),
                 (whole.status, whole.status.canonical_reason().unwrap_or_default())
             );
             assert_eq!(
-                (bare.status, bare.reason.as_str()),
-                (StatusCode::NO_CONTENT, "No Content")
-            );
-            assert_eq!(
-                (&bare.fields, bare.body.len(), bare.kept),
-                (&original.fields, 0, original.kept),
+                (bare.status, bare.reason.as_str(), bare.body.len(), bare.kept),
+                (StatusCode::NO_CONTENT, "No Content", 0, original.kept),
                 "{response:?}"
             );
-            let length = bare.lengths.iter().map(|length| number(length, 10));
+            let read = match whole.head {
+                None => bare,
+                Some(head) => {
+                    let spliced = [&head, &rewritten.as_bytes()[BODILESS.len()..], &whole.body].concat();
+                    let spliced = by_pingora(&spliced).await.expect("a head");
+                    assert_eq!(
+                        (spliced.status, &spliced.reason, &spliced.body, spliced.kept),
+                        (original.status, &original.reason, &original.body, original.kept),
+                        "{response:?}"
+                    );
+                    spliced
+                }
+            };
+            let sorted = |mut fields: Vec<(String, Vec<u8>)>| {
+                fields.sort_by(|(a, _), (b, _)| a.cmp(b));
+                fields
+            };
+            assert_eq!(sorted(read.fields), sorted(original.fields), "{response:?}");
+            let length = read.lengths.iter().map(|length| number(length, 10));
             assert_eq!(length.collect::<Vec<_>>(), [Some(whole.body.len())], "{response:?}");
         }
         assert!(lengths > 500 && chunks > 500, "{lengths} {chunks}");
@@ -514,8 +626,8 @@ mod tests {
     fn what_is_not_wanted_is_not_left() {
         let shortcut = Shortcut::default();
         let read = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbody";
-        shortcut.want(true);
-        shortcut.want(false);
+        shortcut.want(Wanted::Body);
+        shortcut.want(Wanted::Nothing);
         assert!(!shortcut.leave(read, read.len() - 4, Vec::new()));
     }
 }

@@ -34,6 +34,7 @@ mod failures;
 mod faults;
 mod files;
 mod handover;
+mod heads;
 mod http2;
 mod http2_upstream;
 mod jwt;

@@ -57,7 +57,9 @@ async fn answer(mut wire: Wire) {
 
 fn lines(head: &str) -> Vec<&str> {
     let ours = |line: &&str| !line.starts_with("Date:") && !line.to_ascii_lowercase().starts_with("x-request-id:");
-    head.lines().filter(ours).collect()
+    let mut lines: Vec<&str> = head.lines().filter(ours).collect();
+    lines.sort_unstable();
+    lines
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -82,6 +84,9 @@ async fn a_response_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
                     assert_eq!(fields(&head, "content-length"), [size.to_string()], "{path}: {head}");
                 }
                 heads.push(head);
+                let line = proxy.access_line();
+                let logged = (line["status"].as_u64(), line["bytes_out"].as_u64());
+                assert_eq!(logged, (status[..3].parse().ok(), Some(size as u64)), "{path}");
 
                 wire.write(format!("HEAD {path} HTTP/1.1\r\nHost: a\r\n\r\n"))
                     .await
@@ -98,11 +103,17 @@ async fn a_response_arrives_the_same_whether_it_comes_whole_or_in_pieces() {
                         "HEAD {path}: {head}"
                     );
                 }
+                let line = proxy.access_line();
+                assert_eq!(
+                    (line["status"].as_u64(), line["bytes_out"].as_u64()),
+                    (status[..3].parse().ok(), Some(0))
+                );
 
                 let (response, _) = h2c::get(&client, &path).await.expect("an answer");
                 assert_eq!(response.status().as_str(), &status[..3], "HTTP/2 {path}");
                 assert_eq!(response.headers().get_all("x-kept").iter().count(), 2, "HTTP/2 {path}");
                 assert_eq!(response.body().len(), size, "HTTP/2 {path}");
+                proxy.settle(1);
             }
             assert_eq!(lines(&heads[0]), lines(&heads[1]));
         }

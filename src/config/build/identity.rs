@@ -9,7 +9,7 @@ use crate::identity::{self, Anonymous, Peers, Secret, Source};
 
 /// Fields that frame a message, that others need, or that this proxy writes itself: taking one for the identity would
 /// have it removed from what strangers send.
-const NOT_IDENTITY: [&str; 18] = [
+const NOT_IDENTITY: [&str; 23] = [
     "host",
     "connection",
     "content-length",
@@ -17,7 +17,12 @@ const NOT_IDENTITY: [&str; 18] = [
     "cookie",
     "expect",
     "forwarded",
+    "http2-settings",
+    "keep-alive",
     "origin",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
     "te",
     "traceparent",
     "trailer",

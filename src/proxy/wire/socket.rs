@@ -24,7 +24,7 @@ use super::{Fault, Wire};
 use crate::clock;
 use crate::proxy::settings::Limits;
 use crate::telemetry::metrics;
-use crate::upstream::Held;
+use crate::upstream::{BODILESS, Held};
 
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Of a message that is waited for, at first: most heads are smaller, and a small body comes along.
@@ -222,6 +222,11 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
+        // Whatever else is written in place of that head has come between.
+        if let Some(splice) = this.wire.next_head().take().filter(|_| buf.starts_with(BODILESS)) {
+            this.held.push_spliced(buf, splice);
+            return Poll::Ready(Ok(buf.len()));
+        }
         let written = this.held.poll_write(&mut this.inner, cx, buf);
         this.noted(written)
     }
