@@ -104,7 +104,10 @@ fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<
 /// allows that.
 fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
     let head = session.req_header();
-    ctx.route = gateway.routes().find(&request::host(head), head.uri.path());
+    ctx.host = request::host(head);
+    let written = ctx.host.as_ref().and_then(|host| host.to_str().ok());
+    let name = request::host_name(written.unwrap_or_default());
+    ctx.route = gateway.routes().find(&name, head.uri.path());
 }
 
 /// Reads who asks.

@@ -13,7 +13,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::fields::Field;
+use super::fields::{Field, Fields};
 use super::gateway::Gateway;
 use super::request::Asked;
 use super::routes::Target;
@@ -57,7 +57,7 @@ pub async fn peer(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -
 fn decide(gateway: &Gateway, session: &Session, ctx: &mut Context) -> Result<PoolIdx> {
     let head = session.req_header();
     let upgrade = ctx.fields.has(Field::Upgrade) && session.as_ref().is_upgrade_req();
-    ctx.kind = kind(head, upgrade);
+    ctx.kind = kind(head, ctx.fields, upgrade);
     let place = ctx.route.ok_or_else(|| unavailable("no route".to_owned()))?;
     let index = match gateway.routes().get(place).target {
         Target::Pool(index) => index,
@@ -99,14 +99,17 @@ fn unavailable(why: String) -> Box<Error> {
     Error::explain(ErrorType::HTTPStatus(503), why).into_in()
 }
 
-fn kind(head: &RequestHeader, upgrade: bool) -> PeerUse {
-    let says = |name: HeaderName, word: &[u8]| {
-        let value = head.headers.get(name).map(|v| v.as_bytes());
+fn kind(head: &RequestHeader, fields: Fields, upgrade: bool) -> PeerUse {
+    let says = |field, name: HeaderName, word: &[u8]| {
+        let value = fields.has(field).then(|| head.headers.get(name)).flatten();
+        let value = value.map(|v| v.as_bytes());
         value.is_some_and(|v| v.len() >= word.len() && v[..word.len()].eq_ignore_ascii_case(word))
     };
     if upgrade {
         PeerUse::Upgrade
-    } else if says(CONTENT_TYPE, b"application/grpc") || says(ACCEPT, b"text/event-stream") {
+    } else if says(Field::ContentType, CONTENT_TYPE, b"application/grpc")
+        || says(Field::Accept, ACCEPT, b"text/event-stream")
+    {
         PeerUse::Stream
     } else {
         PeerUse::Request

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use pingora::http::RequestHeader;
 use smallvec::SmallVec;
 
@@ -38,6 +38,8 @@ pub struct Context {
     /// What the head has of what the gateway looks for.
     pub fields: Fields,
     pub ids: Ids,
+    /// The host it is for, as it was written.
+    pub host: Option<HeaderValue>,
     pub route: Option<usize>,
     pub identity: Identity,
     /// The token that says who asks, if one does.
@@ -102,6 +104,7 @@ impl Context {
             trusted: false,
             fields: Fields::default(),
             ids: Ids::none(),
+            host: None,
             route: None,
             identity: Identity::Anonymous,
             token: None,

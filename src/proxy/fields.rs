@@ -47,6 +47,10 @@ pub enum Field {
     Identity = 1 << 14,
     /// It concerns the connection only (RFC 9110, 7.6.1), beside `Connection` and `Upgrade`.
     HopByHop = 1 << 15,
+    /// `Content-Type`.
+    ContentType = 1 << 16,
+    /// `Accept`.
+    Accept = 1 << 17,
 }
 
 /// What trusted peers alone may send.
@@ -66,6 +70,8 @@ impl Fields {
                 "upgrade" => Field::Upgrade as u32,
                 "transfer-encoding" => Field::TransferEncoding as u32,
                 "content-length" => Field::ContentLength as u32,
+                "content-type" => Field::ContentType as u32,
+                "accept" => Field::Accept as u32,
                 "cookie" => Field::Cookie as u32,
                 "origin" => Field::Origin as u32,
                 "forwarded" => Field::Forwarded as u32,
@@ -134,6 +140,8 @@ mod tests {
             (http::header::UPGRADE, Field::Upgrade),
             (http::header::TRANSFER_ENCODING, Field::TransferEncoding),
             (http::header::CONTENT_LENGTH, Field::ContentLength),
+            (http::header::CONTENT_TYPE, Field::ContentType),
+            (http::header::ACCEPT, Field::Accept),
             (http::header::COOKIE, Field::Cookie),
             (http::header::ORIGIN, Field::Origin),
             (http::header::FORWARDED, Field::Forwarded),
@@ -151,7 +159,7 @@ mod tests {
         let identity = [HeaderName::from_static("x-user-id")];
         for (name, field) in named {
             let mut map = HeaderMap::new();
-            map.insert(http::header::ACCEPT, HeaderValue::from_static("*/*"));
+            map.insert(http::header::USER_AGENT, HeaderValue::from_static("test"));
             assert_eq!(Fields::of(&map, &identity), Fields::default());
             map.insert(name.clone(), HeaderValue::from_static("x"));
             let fields = Fields::of(&map, &identity);

@@ -1,7 +1,7 @@
 //! The end of a request: metrics and one access-log line, exactly once, aborted requests included.
 
 use http::Version;
-use http::header::{HOST, REFERER, USER_AGENT};
+use http::header::{REFERER, USER_AGENT};
 use pingora_proxy::Session;
 
 use super::context::Context;
@@ -44,14 +44,13 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
     let head = session.req_header();
     let field = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
     let agents = gateway.access_log().shows_agents();
-    let authority = || head.uri.authority().map(|a| a.as_str().as_bytes());
     gateway.access_log().write(&AccessRecord {
         unix_micros: clock::unix_micros(),
         request_id: Some(ctx.ids.request_id.as_bytes()),
         trace_id: trace::trace_id(&ctx.ids.traceparent),
         client: client(ctx),
         method: head.method.as_str().as_bytes(),
-        host: field(HOST).or_else(authority),
+        host: ctx.host.as_ref().map(http::HeaderValue::as_bytes),
         path: head.raw_path(),
         http_version: version(head.version),
         status,

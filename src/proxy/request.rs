@@ -1,9 +1,10 @@
 //! A request as rules of a rollout look at it: header fields, cookies, query parameters, path and client address.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
-use http::HeaderName;
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
+use http::{HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
 
 use crate::identity::jwt::{Claims, Token};
@@ -55,16 +56,14 @@ fn value_of<'a>(pair: &'a [u8], name: &str) -> Option<&'a [u8]> {
     pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
 }
 
-/// The host a request is for: lower case, without port or trailing dot. Borrowed unless there are capitals in it.
-pub fn host(head: &RequestHeader) -> std::borrow::Cow<'_, str> {
-    let written = match head.headers.get(http::header::HOST) {
-        Some(host) => host.to_str().unwrap_or_default(),
-        None => head
-            .uri
-            .authority()
-            .map(http::uri::Authority::as_str)
-            .unwrap_or_default(),
-    };
+/// The host a request is for, as it was written: HTTP/2 has it in `:authority`, which is not a field (RFC 9113, 8.3.1).
+pub fn host(head: &RequestHeader) -> Option<HeaderValue> {
+    let authority = || HeaderValue::from_str(head.uri.authority()?.as_str()).ok();
+    head.headers.get(HOST).cloned().or_else(authority)
+}
+
+/// The name of a host: lower case, without port or trailing dot. Borrowed unless there are capitals in it.
+pub fn host_name(written: &str) -> Cow<'_, str> {
     let bytes = written.as_bytes();
     let end = match memchr::memchr(b':', bytes) {
         // The colons of an address stand in brackets, and the port's behind them.
@@ -116,7 +115,7 @@ mod tests {
             ("[::1]:80", "[::1]"),
             ("", ""),
         ] {
-            assert_eq!(host(&head("/", &[("Host", written)])), expected);
+            assert_eq!(host_name(written), expected);
         }
     }
 }

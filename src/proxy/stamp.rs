@@ -9,7 +9,7 @@ use std::mem;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, COOKIE, Entry, HOST, ORIGIN};
+use http::header::{CONNECTION, COOKIE, Entry, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
@@ -100,7 +100,7 @@ pub fn write(head: &RequestHeader, ctx: &Context, stamp: &Stamp<'_>) -> Splice {
     for part in [head.method.as_str().as_bytes(), b" ", head.raw_path(), b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
-    if let Some(host) = head.headers.get(HOST) {
+    if let Some(host) = &ctx.host {
         // As Pingora spells it.
         for part in [b"Host: ", host.as_bytes(), b"\r\n"] {
             out.extend_from_slice(part);
@@ -200,16 +200,8 @@ fn tell(head: &RequestHeader, ctx: &Context, stamp: &Stamp<'_>, mut to: impl FnM
             &HeaderValue::from_static(if stamp.tls { "https" } else { "http" }),
         ),
     }
-    // The host the client asked for: HTTP/2 has it in `:authority`, which is not a field (RFC 9113, 8.3.1).
-    let host = last(ctx.fields, Field::ForwardedHost, X_FORWARDED_HOST).or_else(|| headers.get(HOST));
-    match (host, head.uri.authority()) {
-        (Some(host), _) => to(&X_FORWARDED_HOST, host),
-        (None, Some(authority)) => {
-            if let Ok(host) = HeaderValue::from_str(authority.as_str()) {
-                to(&X_FORWARDED_HOST, &host);
-            }
-        }
-        (None, None) => {}
+    if let Some(host) = last(ctx.fields, Field::ForwardedHost, X_FORWARDED_HOST).or(ctx.host.as_ref()) {
+        to(&X_FORWARDED_HOST, host);
     }
     to(&REQUEST_ID, &ctx.ids.request_id);
     to(&TRACEPARENT, &ctx.ids.traceparent);

@@ -147,13 +147,13 @@ impl Paced {
         let mut all = ReadBuf::uninit(&mut room);
         ready!(Pin::new(self.open()?).poll_read(cx, &mut all))?;
         let all = all.filled();
-        let mut now = all.len().min(buf.remaining());
-        let end = memmem::find(all, HEAD_END).map(|end| end + HEAD_END.len());
-        let head = end.unwrap_or(now);
-        self.progress.begins(all.len(), head);
-        if end.is_some_and(|head| self.connection.shortcut().leave(all, head, &mut *buf)) {
+        if self.connection.shortcut().leave(all, &mut *buf) {
+            self.progress.begins(all.len(), 0);
             return Poll::Ready(Ok(()));
         }
+        let mut now = all.len().min(buf.remaining());
+        let head = memmem::find(all, HEAD_END).map_or(now, |end| end + HEAD_END.len());
+        self.progress.begins(all.len(), head);
         if !self.progress.is_small() {
             now = now.min(head);
         }
