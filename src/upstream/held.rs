@@ -54,6 +54,11 @@ impl Held {
         self.bytes.is_empty() && self.body.is_empty()
     }
 
+    /// How much is not sent yet.
+    pub fn len(&self) -> usize {
+        self.bytes.len() + self.body.len()
+    }
+
     /// Gives the room back while nothing is held: the next write may be far away.
     pub fn free(&mut self) {
         if self.bytes.is_empty() {

@@ -418,6 +418,21 @@ fn an_http_2_client_that_takes_nothing_keeps_no_place_past_the_time_of_a_write()
     assert_eq!(proxy.alarms(), Vec::<String>::new(), "slow clients are no alarm");
 }
 
+/// Many small answers, of which none is read: each of them is all there at once, and written at once.
+#[test]
+fn a_client_that_asks_and_takes_nothing_keeps_no_place_past_the_time_of_a_write() {
+    let answer = "x".repeat(10 * 1024);
+    let origin = Origin::spawn(move |_, stream| respond(stream, &answer));
+    let proxy = limited(&origin.address, "write_timeout: 1s");
+    let mut stream = connect(&proxy.http);
+    stream.set_write_timeout(Some(PATIENCE)).expect("timeout");
+    // Until nobody takes more of them, and the connection ends.
+    while stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").is_ok() {}
+    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
+    assert_eq!(proxy.get("/", "").status, 200);
+    assert_eq!(proxy.alarms(), Vec::<String>::new(), "slow clients are no alarm");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_client_that_takes_most_of_its_requests_back_is_borne_so_often() {
     const MOST: usize = 10;

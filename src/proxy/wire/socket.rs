@@ -18,7 +18,7 @@ use pingora::protocols::{
     UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep_until, timeout};
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
 use super::{Fault, Wire};
 use crate::clock;
@@ -43,6 +43,8 @@ pub struct Socket {
     /// What was looked at before anyone read.
     peeked: BytesMut,
     timer: Option<Pin<Box<Sleep>>>,
+    /// While the client does not take what is held back: how much that is, and when some of it must be taken.
+    sending: Option<(usize, Pin<Box<Sleep>>)>,
     idle: Option<Pin<Box<Sleep>>>,
     /// The client takes nothing for now.
     stands: bool,
@@ -58,6 +60,7 @@ impl Socket {
             held: Held::default(),
             peeked: BytesMut::new(),
             timer: None,
+            sending: None,
             idle: None,
             stands: false,
         }
@@ -99,6 +102,9 @@ impl Socket {
 
     /// Tells whether the client takes what is written.
     fn noted<T>(&mut self, written: Poll<T>) -> Poll<T> {
+        if written.is_ready() {
+            self.sending = None;
+        }
         if self.stands != written.is_pending() {
             self.stands = written.is_pending();
             // It may take its time.
@@ -106,6 +112,19 @@ impl Socket {
             self.wire.source().stands(self.stands);
         }
         written
+    }
+
+    /// Bounds how long a client may take nothing of what is held back: Pingora bounds what it writes of bodies only.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let limit = self.wire.limits.write_timeout;
+        let held = self.held.len();
+        let start = || (held, Box::pin(sleep(limit)));
+        let (before, timer) = self.sending.get_or_insert_with(start);
+        if *before != held {
+            *before = held;
+            timer.set(sleep(limit));
+        }
+        timer.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<Fault> {
@@ -233,7 +252,10 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let sent = self.poll_send(cx);
-        ready!(self.noted(sent))?;
+        match self.noted(sent) {
+            Poll::Pending => return self.poll_stuck(cx),
+            Poll::Ready(sent) => sent?,
+        }
         Pin::new(&mut self.inner).poll_flush(cx)
     }
 
@@ -247,7 +269,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_send(cx))?;
+        let sent = self.poll_send(cx);
+        ready!(self.noted(sent))?;
         Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
     }
 
