@@ -11,6 +11,7 @@ mod describe;
 mod follower;
 mod live;
 mod merger;
+mod publish;
 mod release;
 mod request;
 mod resolve;

@@ -8,6 +8,7 @@ use super::apply::opened;
 use super::check::{self, Moving, Terms};
 use super::controller::Controller;
 use super::describe::{self, Pins};
+use super::publish;
 use super::request::{Asked, ChangeError, Outcome};
 use super::resolve;
 use super::snapshot::Snapshot;
@@ -84,8 +85,10 @@ impl Controller {
         }
         let began = clock::now();
         match self.commit(asked, &candidate, &now).await {
-            Ok(Committed { revision, .. }) => {
+            Ok(committed) => {
+                let revision = committed.revision;
                 *turn = revision;
+                publish::hasten(self.store(), self.live(), &committed).await;
                 Ok(Attempt::Committed {
                     candidate,
                     revision,

@@ -12,11 +12,12 @@ use tokio::sync::mpsc;
 use super::apply::{Opened, opened};
 use super::controller::Controller;
 use super::live::Live;
+use super::publish;
 use super::request::{Asked, Request};
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, RolloutSpec};
-use crate::store::{Commit, CommitError, Committed, Event, Loaded, Record, Source, Store, StoreError};
+use crate::store::{Commit, CommitError, Event, Loaded, Record, Source, Store, StoreError};
 use crate::telemetry::{metrics, targets};
 
 /// How many pieces of the state are on their way from the store at a time.
@@ -44,17 +45,6 @@ pub enum StartError {
     /// What is stored does not fit the configuration.
     #[error("{}", .0.join("\n"))]
     Unfit(Vec<String>),
-}
-
-/// States that were live, until no request sees them any more. A request whose state is the last of its kind would have to
-/// free it, and with it a list of a million users that was replaced meanwhile: so they are freed here.
-#[derive(Default)]
-struct Retired(Vec<Arc<Snapshot>>);
-
-impl Retired {
-    fn free(&mut self) {
-        self.0.retain(|state| Arc::strong_count(state) > 1);
-    }
 }
 
 /// What becomes of segments whose users cannot be read when the state is loaded.
@@ -102,7 +92,7 @@ impl Follower {
                     snapshot.revision().0
                 );
             }
-            self.begin(snapshot);
+            self.begin(snapshot).await;
             return Ok(());
         }
         let mut next = snapshot.clone();
@@ -114,14 +104,14 @@ impl Follower {
         }
         let (snapshot, problems) = self.load().await?;
         if problems.is_empty() {
-            self.begin(snapshot);
+            self.begin(snapshot).await;
             return Ok(());
         }
         Err(StartError::Unfit(problems))
     }
 
-    fn begin(&self, snapshot: Snapshot) {
-        drop(self.live.publish(snapshot));
+    async fn begin(&self, snapshot: Snapshot) {
+        publish::replace(&self.live, snapshot).await;
         // A copy that serves for reading is not the store.
         metrics::set_store_connected(self.store.status().read_only.is_none());
     }
@@ -161,7 +151,6 @@ impl Follower {
     /// Follows the store for ever.
     pub async fn run(&self) {
         let mut watch = self.store.watch(self.live.pin().revision());
-        let mut retired = Retired::default();
         let mut turn = tokio::time::interval(RETIRED_EACH);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -169,15 +158,15 @@ impl Follower {
                 next = watch.next() => Some(next),
                 _ = turn.tick() => None,
             };
-            retired.free();
+            self.live.free_retired();
             let Some(next) = next else { continue };
             match next {
                 Ok(Event::Committed(committed)) => {
                     metrics::set_store_connected(true);
-                    retired.0.extend(self.publish(&committed).await);
+                    publish::follow(&self.store, &self.live, &committed).await;
                 }
                 Ok(Event::Resync) => {
-                    retired.0.push(self.resync().await);
+                    self.resync().await;
                     watch = self.store.watch(self.live.pin().revision());
                 }
                 Err(e) => {
@@ -189,29 +178,7 @@ impl Follower {
         }
     }
 
-    async fn publish(&self, committed: &Committed) -> Option<Arc<Snapshot>> {
-        let now = self.live.pin();
-        if committed.revision <= now.revision() {
-            return None;
-        }
-        let opened = opened(&self.store, &committed.facts).await.unwrap_or_else(|e| {
-            let revision = committed.revision.0;
-            error!(target: targets::CONTROL, "revision {revision}: {e}: the segment stays as it was");
-            Opened::new()
-        });
-        let mut next = Snapshot::clone(&now);
-        drop(now);
-        for p in next.apply(committed.revision, &committed.facts, &opened, self.live.around()) {
-            error!(
-                target: targets::CONTROL,
-                "revision {}: rollout {}: {}: {}: this rollout stays as it was",
-                committed.revision.0, p.rollout, p.problem.path, p.problem.message
-            );
-        }
-        Some(self.live.publish(next))
-    }
-
-    async fn resync(&self) -> Arc<Snapshot> {
+    async fn resync(&self) {
         loop {
             match self.load().await {
                 Ok((snapshot, problems)) => {
@@ -220,7 +187,7 @@ impl Follower {
                     }
                     info!(target: targets::CONTROL, "state loaded again at revision {}", snapshot.revision().0);
                     metrics::set_store_connected(true);
-                    return self.live.publish(snapshot);
+                    return publish::replace(&self.live, snapshot).await;
                 }
                 Err(e) => {
                     error!(target: targets::CONTROL, "the state cannot be loaded, the last one stays live: {e}");

@@ -1,9 +1,10 @@
-//! The live snapshot: loaded by every request, published by nobody but the follower.
+//! The live snapshot: loaded by every request, published by one at a time.
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use parking_lot::Mutex;
+use tokio::sync::{MutexGuard, watch};
 
 use super::snapshot::{Snapshot, Surroundings};
 use crate::rollout::Revision;
@@ -14,6 +15,19 @@ pub struct Live {
     current: ArcSwap<Snapshot>,
     revision: watch::Sender<Revision>,
     around: Surroundings,
+    publishing: tokio::sync::Mutex<()>,
+    retired: Mutex<Retired>,
+}
+
+/// States that were live, until no request sees them any more. A request whose state is the last of its kind would have to
+/// free it, and with it a list of a million users that was replaced meanwhile: so they are freed elsewhere.
+#[derive(Default)]
+struct Retired(Vec<Arc<Snapshot>>);
+
+/// The right to publish, which one has at a time: what is published comes of what was live before.
+pub(super) struct Turn<'a> {
+    live: &'a Live,
+    _only: MutexGuard<'a, ()>,
 }
 
 impl Live {
@@ -24,6 +38,8 @@ impl Live {
             current: ArcSwap::from_pointee(Snapshot::empty(&around)),
             revision: watch::Sender::new(Revision::default()),
             around,
+            publishing: tokio::sync::Mutex::default(),
+            retired: Mutex::default(),
         }
     }
 
@@ -44,11 +60,42 @@ impl Live {
         self.revision.subscribe()
     }
 
-    /// Makes a state visible to every request that begins from now on. Yields the one before, which requests may still
-    /// see.
-    pub(super) fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
+    /// Waits for the right to publish.
+    pub(super) async fn turn(&self) -> Turn<'_> {
+        Turn {
+            live: self,
+            _only: self.publishing.lock().await,
+        }
+    }
+
+    /// Frees the states that no request sees any more.
+    pub(super) fn free_retired(&self) {
+        let seen = |state: &Arc<Snapshot>| Arc::strong_count(state) > 1;
+        let mut retired = self.retired.lock();
+        let (kept, free) = std::mem::take(&mut retired.0).into_iter().partition(seen);
+        retired.0 = kept;
+        drop(retired);
+        // Others may retire states meanwhile.
+        drop::<Vec<_>>(free);
+    }
+}
+
+impl Turn<'_> {
+    /// What is published to.
+    pub(super) fn live(&self) -> &Live {
+        self.live
+    }
+
+    /// Makes a state visible to every request that begins from now on.
+    pub(super) fn publish(&self, next: Snapshot) {
+        let Live {
+            current,
+            revision,
+            retired,
+            ..
+        } = self.live;
         let next = Arc::new(next);
-        let held = self.current.load();
+        let held = current.load();
         let news = next.rollouts().filter(|(name, rollout)| {
             let known = held.named(name);
             known.is_none_or(|known| !Arc::ptr_eq(known, rollout))
@@ -56,7 +103,7 @@ impl Live {
         // Before any request needs its counters.
         news.for_each(|(_, rollout)| rollout.show());
         drop(held);
-        let before = self.current.swap(Arc::clone(&next));
+        let before = current.swap(Arc::clone(&next));
         metrics::set_revision(next.revision().0);
         for (name, gone) in before.rollouts() {
             match next.named(name) {
@@ -70,7 +117,8 @@ impl Live {
                 }
             }
         }
-        self.revision.send_replace(next.revision());
-        before
+        revision.send_replace(next.revision());
+        // Requests may still see it.
+        retired.lock().0.push(before);
     }
 }

@@ -4,14 +4,14 @@
 use std::cell::Cell;
 use std::future::Future;
 
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::task::{block_in_place, spawn_blocking};
 
 use super::StoreError;
 use crate::precedence;
 
 thread_local! {
-    /// Never taken back: a thread of that pool runs nothing that must not be blocked.
+    /// Whether this thread may be blocked now. Not for ever: one of those that may can become one that must not.
     static MAY_BLOCK: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -21,7 +21,32 @@ thread_local! {
 /// # Errors
 /// When the program is ending; then it was not begun.
 pub async fn on_one_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
+    let here = Handle::current();
+    if here.runtime_flavor() == RuntimeFlavor::MultiThread && !MAY_BLOCK.get() {
+        // Its other work goes on elsewhere, and this need not wait for a thread to have its turn.
+        return Ok(block_in_place(|| {
+            let _may = MayBlock::begin();
+            precedence::give_way();
+            here.block_on(work)
+        }));
+    }
     may_block(move || Handle::current().block_on(work)).await
+}
+
+/// While it lives, this thread may be blocked.
+struct MayBlock;
+
+impl MayBlock {
+    fn begin() -> Self {
+        MAY_BLOCK.set(true);
+        Self
+    }
+}
+
+impl Drop for MayBlock {
+    fn drop(&mut self) {
+        MAY_BLOCK.set(false);
+    }
 }
 
 /// Blocks where that is allowed: here, or on another thread.
@@ -33,7 +58,7 @@ pub(super) async fn may_block<T: Send + 'static>(work: impl FnOnce() -> T + Send
         return Ok(work());
     }
     let one_of_many = move || {
-        MAY_BLOCK.set(true);
+        let _may = MayBlock::begin();
         precedence::give_way();
         work()
     };
@@ -72,6 +97,25 @@ mod tests {
         assert_eq!((first, second), (between, between));
         assert_ne!(between, thread::current().id());
         assert_ne!(a_thread_that_may_block().await, thread::current().id());
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn where_other_work_can_go_elsewhere_it_is_done_here() {
+        let of_both = async {
+            (
+                a_thread_that_may_block().await,
+                thread::current().id(),
+                a_thread_that_may_block().await,
+            )
+        };
+        tokio::spawn(async {
+            let here = thread::current().id();
+            let (first, between, second) = on_one_thread(of_both).await.expect("not ending");
+            assert_eq!((first, between, second), (here, here, here));
+            assert!(!MAY_BLOCK.get(), "that was for once");
+        })
+        .await
+        .expect("no panic");
     }
 
     #[tokio::test]
