@@ -35,6 +35,7 @@ CORE_SHARE_MAX = 0.70  # of the proxy's core at the rate that is measured at
 STEADY_P99_US = 20_000  # more without any change means that the rate is not sustained
 MOVE_EACH = 0.020
 SPLIT_EACH = 1.0
+FIRST_LOOK = 0.002  # for so long, until it is known how long a move takes
 LOOK_EACH = 0.0003  # between requests that look whether a move is visible, so that looking is no load of its own
 MOVERS = 50
 FLOOD_RATE = 2_000
@@ -161,7 +162,8 @@ def first():
 
 
 class Moves:
-    """Each 20 ms one user's move, seen by another connection; each second a split; the disk's own sync in between."""
+    """Each 20 ms one user's move, seen by another connection; each second a split; the disk's own sync in between. Or the
+    looking and the sync alone: this script shares a core with the load generator, which must feel the same of it."""
 
     def __init__(self, site):
         self.site, self.visible, self.answered, self.synced, self.failed = site, [], [], [], 0
@@ -174,19 +176,36 @@ class Moves:
         with first():
             self.move_until(end)
 
+    def look(self, end):
+        """What `run` does, but for the changes."""
+        other = Connection(self.site.http)
+        ask = request("GET", "/", fields="X-User-Id: mover-0\r\n")
+        with first():
+            for _ in self.turns(end):
+                until = time.perf_counter() + (statistics.median(self.visible) if self.visible else FIRST_LOOK)
+                while time.perf_counter() < until:
+                    self.failed += other.ask(ask)[0] != 200
+                    time.sleep(LOOK_EACH)
+                self.sync()
+
+    def turns(self, end):
+        due = time.monotonic()
+        while due < end:
+            yield
+            due += MOVE_EACH
+            time.sleep(max(0.0, due - time.monotonic()))
+            due = max(due, time.monotonic() - MOVE_EACH)
+
     def move_until(self, end):
         admin, other = Connection(self.site.admin), Connection(self.site.http)
-        due, split_due = time.monotonic(), time.monotonic() + SPLIT_EACH
-        while due < end:
+        split_due = time.monotonic() + SPLIT_EACH
+        for _ in self.turns(end):
             self.move(admin, other)
             self.synced.append(timed(self.sync)[0])
             if time.monotonic() >= split_due:
                 share = 10 + self.count // 7 % 10
                 self.site.change(admin, "PUT", "/api/v1/rollouts/default/split", f'{{"canary":"{share}%"}}')
                 split_due += SPLIT_EACH
-            due += MOVE_EACH
-            time.sleep(max(0.0, due - time.monotonic()))
-            due = max(due, time.monotonic() - MOVE_EACH)
 
     def move(self, admin, other):
         turn, mover = divmod(self.count, MOVERS)
@@ -308,11 +327,11 @@ class Replacing:
             raise failed[0]
 
 
-def rounds(site, rate, count, seconds, beside=None, flood=None):
-    """Alternates without and with; of each the latencies' medians in µs, and all failures."""
+def rounds(site, rate, count, seconds, beside=None, flood=None, instead=None):
+    """Alternates without, or with what is done `instead`, and with; of each the latencies' medians in µs, and all failures."""
     without, with_it, errors = [], [], 0
     for number in range(count):
-        plain = site.load(rate, seconds)
+        plain = site.load(rate, seconds, instead)
         moved = site.load(rate, seconds, beside, flood.flags() if flood else ())
         if flood:
             flood.add(moved)
@@ -375,7 +394,7 @@ def measure(site, wanted):
     site.start()
     rate, share = sustained_rate(site, wanted.rate)
     moves = Moves(site)
-    felt, errors = rounds(site, rate, wanted.rounds, wanted.seconds, moves.run)
+    felt, errors = rounds(site, rate, wanted.rounds, wanted.seconds, moves.run, instead=moves.look)
     failed = errors + moves.failed
     of = {share: [1e3 * rank(values, share) for values in (moves.visible, moves.synced)] for share in (0.5, 0.99)}
     rows = [("rate", f"{rate:,} requests/s, {share:.0%} of the proxy's core", "")]

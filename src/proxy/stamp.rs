@@ -100,25 +100,23 @@ pub fn write(head: &RequestHeader, ctx: &Context, stamp: &Stamp<'_>) -> Splice {
     for part in [head.method.as_str().as_bytes(), b" ", head.raw_path(), b" HTTP/1.1\r\n"] {
         out.extend_from_slice(part);
     }
-    if let Some(host) = &ctx.host {
-        // As Pingora spells it.
-        for part in [b"Host: ", host.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
-    }
-    let mut field = |name: &HeaderName, value: &[u8]| {
-        for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+    let mut field = |name: &str, value: &[u8]| {
+        for part in [name.as_bytes(), b": ", value, b"\r\n"] {
             out.extend_from_slice(part);
         }
     };
+    if let Some(host) = &ctx.host {
+        // As Pingora spells it.
+        field("Host", host.as_bytes());
+    }
     for (name, value) in &head.headers {
         if passes(name.as_str(), stamp.origin) && !stamp.identity.contains(name) {
-            field(name, value.as_bytes());
+            field(name.as_str(), value.as_bytes());
         }
     }
-    tell(head, ctx, stamp, |name, value| field(name, value.as_bytes()));
+    tell(head, ctx, stamp, |name, value| field(name.as_str(), value.as_bytes()));
     if let (Some(user), Some(name)) = (ctx.identity.user(), stamp.identity.first()) {
-        field(name, user.as_bytes());
+        field(name.as_str(), user.as_bytes());
     }
     Splice {
         head: out,
