@@ -158,7 +158,7 @@ impl Follower {
                 next = watch.next() => Some(next),
                 _ = turn.tick() => None,
             };
-            self.live.free_retired();
+            self.live.free_retired().await;
             let Some(next) = next else { continue };
             match next {
                 Ok(Event::Committed(committed)) => {

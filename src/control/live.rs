@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
-use tokio::sync::{MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use super::snapshot::{Snapshot, Surroundings};
 use crate::rollout::Revision;
@@ -15,7 +14,6 @@ pub struct Live {
     current: ArcSwap<Snapshot>,
     revision: watch::Sender<Revision>,
     around: Surroundings,
-    publishing: tokio::sync::Mutex<()>,
     retired: Mutex<Retired>,
 }
 
@@ -27,7 +25,7 @@ struct Retired(Vec<Arc<Snapshot>>);
 /// The right to publish, which one has at a time: what is published comes of what was live before.
 pub(super) struct Turn<'a> {
     live: &'a Live,
-    _only: MutexGuard<'a, ()>,
+    retired: MutexGuard<'a, Retired>,
 }
 
 impl Live {
@@ -38,7 +36,6 @@ impl Live {
             current: ArcSwap::from_pointee(Snapshot::empty(&around)),
             revision: watch::Sender::new(Revision::default()),
             around,
-            publishing: tokio::sync::Mutex::default(),
             retired: Mutex::default(),
         }
     }
@@ -64,18 +61,18 @@ impl Live {
     pub(super) async fn turn(&self) -> Turn<'_> {
         Turn {
             live: self,
-            _only: self.publishing.lock().await,
+            retired: self.retired.lock().await,
         }
     }
 
     /// Frees the states that no request sees any more.
-    pub(super) fn free_retired(&self) {
+    pub(super) async fn free_retired(&self) {
         let seen = |state: &Arc<Snapshot>| Arc::strong_count(state) > 1;
-        let mut retired = self.retired.lock();
+        let mut retired = self.retired.lock().await;
         let (kept, free) = std::mem::take(&mut retired.0).into_iter().partition(seen);
         retired.0 = kept;
+        // Others may publish meanwhile.
         drop(retired);
-        // Others may retire states meanwhile.
         drop::<Vec<_>>(free);
     }
 }
@@ -87,13 +84,8 @@ impl Turn<'_> {
     }
 
     /// Makes a state visible to every request that begins from now on.
-    pub(super) fn publish(&self, next: Snapshot) {
-        let Live {
-            current,
-            revision,
-            retired,
-            ..
-        } = self.live;
+    pub(super) fn publish(&mut self, next: Snapshot) {
+        let Live { current, revision, .. } = self.live;
         let next = Arc::new(next);
         let held = current.load();
         let news = next.rollouts().filter(|(name, rollout)| {
@@ -119,6 +111,6 @@ impl Turn<'_> {
         }
         revision.send_replace(next.revision());
         // Requests may still see it.
-        retired.lock().0.push(before);
+        self.retired.0.push(before);
     }
 }

@@ -13,29 +13,29 @@ use crate::telemetry::targets;
 
 /// Publishes a committed change, unless that was done.
 pub(super) async fn follow(store: &Arc<dyn Store>, live: &Live, committed: &Committed) {
-    let turn = live.turn().await;
+    let mut turn = live.turn().await;
     if committed.revision > live.pin().revision() {
-        publish(store, &turn, committed).await;
+        publish(store, &mut turn, committed).await;
     }
 }
 
 /// Publishes a change that was just committed, if nothing before it is to be published first.
 pub(super) async fn hasten(store: &Arc<dyn Store>, live: &Live, committed: &Committed) {
-    let turn = live.turn().await;
+    let mut turn = live.turn().await;
     if committed.revision.0 == live.pin().revision().0 + 1 {
-        publish(store, &turn, committed).await;
+        publish(store, &mut turn, committed).await;
     }
 }
 
 /// Publishes a state that was loaded, unless requests see a later one by now.
 pub(super) async fn replace(live: &Live, loaded: Snapshot) {
-    let turn = live.turn().await;
+    let mut turn = live.turn().await;
     if loaded.revision() >= live.pin().revision() {
         turn.publish(loaded);
     }
 }
 
-async fn publish(store: &Arc<dyn Store>, turn: &Turn<'_>, committed: &Committed) {
+async fn publish(store: &Arc<dyn Store>, turn: &mut Turn<'_>, committed: &Committed) {
     let revision = committed.revision.0;
     let opened = opened(store, &committed.facts).await.unwrap_or_else(|e| {
         error!(target: targets::CONTROL, "revision {revision}: {e}: the segment stays as it was");
