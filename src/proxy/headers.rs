@@ -1,4 +1,4 @@
-//! Header fields between the two sides: what is removed before anything reads it, and what the upstream is told.
+//! Header fields between the two sides: what is removed before anything reads it, and what belongs to one connection only.
 //!
 //! A request's fields lose the spelling of their names on the way: Pingora keeps it in a second map, at the price of
 //! two insertions for each. Names go out in lower case, as HTTP/2 has them, and as HAProxy and Envoy send them, too.
@@ -146,10 +146,12 @@ pub fn strip_response(head: &mut ResponseHeader, fields: Fields, rewritten: bool
 /// Whether `Connection` names no field but `Keep-Alive`, which goes in any case.
 fn names_nothing(head: &ResponseHeader) -> bool {
     let mut lines = head.headers.get_all(CONNECTION).iter();
-    let plain = |v: &HeaderValue| {
-        v.as_bytes().eq_ignore_ascii_case(b"keep-alive") || v.as_bytes().eq_ignore_ascii_case(b"close")
-    };
-    lines.next().is_some_and(plain) && lines.next().is_none()
+    lines.next().is_some_and(is_plain_connection) && lines.next().is_none()
+}
+
+/// Whether that is all that a `Connection` says: to keep it, or to close it.
+pub fn is_plain_connection(value: &HeaderValue) -> bool {
+    value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || value.as_bytes().eq_ignore_ascii_case(b"close")
 }
 
 fn remove_nominated(head: &mut ResponseHeader) {

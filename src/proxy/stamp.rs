@@ -18,7 +18,9 @@ use smallvec::SmallVec;
 
 use super::context::Context;
 use super::fields::{Field, Fields};
-use super::headers::{HTTP2_SETTINGS, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ROLLOUT, edit, uncase};
+use super::headers::{
+    HTTP2_SETTINGS, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PROTO, X_ROLLOUT, edit, is_plain_connection, uncase,
+};
 use super::trace::{REQUEST_ID, TRACEPARENT};
 use crate::upstream::{PeerUse, Splice};
 
@@ -75,9 +77,6 @@ pub fn is_plain(session: &mut Session, ctx: &Context) -> bool {
     const OTHER: [Field; 2] = [Field::Upgrade, Field::TransferEncoding];
     let empty = session.as_mut().is_body_empty();
     let head = session.req_header();
-    let harmless = |v: &HeaderValue| {
-        v.as_bytes().eq_ignore_ascii_case(b"keep-alive") || v.as_bytes().eq_ignore_ascii_case(b"close")
-    };
     let user = ctx.identity.user().map_or(&[][..], |user| user.as_bytes());
     empty
         && ctx.kind == PeerUse::Request
@@ -87,7 +86,7 @@ pub fn is_plain(session: &mut Session, ctx: &Context) -> bool {
         && !ctx.fields.repeated()
         && !OTHER.iter().any(|field| ctx.fields.has(*field))
         && head.raw_path().starts_with(b"/")
-        && (!ctx.fields.has(Field::Connection) || head.headers.get(CONNECTION).is_some_and(harmless))
+        && (!ctx.fields.has(Field::Connection) || head.headers.get(CONNECTION).is_some_and(is_plain_connection))
         // What a field's value may have (RFC 9110, 5.5).
         && user.iter().all(|b| *b == b'\t' || *b >= b' ' && *b != 0x7f)
 }

@@ -118,7 +118,7 @@ impl Wire {
             client: OnceLock::new(),
             spent: Notify::new(),
             source: Source::default(),
-            next_head: NextHead::watched(),
+            next_head: NextHead::default(),
         }
     }
 

@@ -25,13 +25,6 @@ pub struct NextHead {
 }
 
 impl NextHead {
-    /// One at which a writer looks from the start.
-    pub fn watched() -> Self {
-        let next = Self::default();
-        next.watch();
-        next
-    }
-
     /// A writer looks here from now on.
     pub(super) fn watch(&self) {
         self.watched.store(true, Ordering::Relaxed);
