@@ -25,5 +25,5 @@ pub mod wire;
 
 pub use router::router;
 pub use service::Admin;
-pub use state::State;
+pub use state::Parts;
 pub use tokens::{Tokens, TokensError};

@@ -1,7 +1,7 @@
-//! Which threads the scheduler lets go first where they share cores: those that serve requests before those that serve
-//! operators and keep the store. Without it a request that comes while a change is made waits for the rest of a slice
-//! of the scheduler's, some milliseconds (`make bench-switching`). Where the kernel refuses or does not know it, nothing
-//! is lost but that.
+//! Which threads the scheduler lets go first where they share cores: those that serve requests before those that write
+//! the access log, and these before those that serve operators and keep the store. Without it a request that comes while
+//! a change is made waits for the rest of a slice of the scheduler's, some milliseconds (`make bench-switching`). Where
+//! the kernel refuses or does not know it, nothing is lost but that.
 //!
 //! Not the idle class: it would give changes nothing at all for seconds while every core is busy with requests.
 
@@ -16,9 +16,12 @@ use rustix::thread::gettid;
 /// running one's does not wait for the end of that.
 const REQUESTS_SLICE: Duration = Duration::from_micros(100);
 /// About a tenth of a core's time where requests would take all of it.
-const CHANGES_NICE: i32 = 10;
-/// Who gives way loses the rest of its slice: a short one, so that the tenth stays about one.
-const CHANGES_SLICE: Duration = Duration::from_micros(200);
+const LOGS_NICE: i32 = 10;
+/// About a thirtieth. The more these threads have a right to, the more often a request that comes while they run waits
+/// until they have had it: with a tenth twice as often, and a change was visible no sooner.
+const CHANGES_NICE: i32 = 15;
+/// Who gives way loses the rest of its slice: a short one, so that these shares stay about right.
+const BEHIND_SLICE: Duration = Duration::from_micros(200);
 
 thread_local! {
     static KNOWN: Cell<bool> = const { Cell::new(false) };
@@ -31,14 +34,13 @@ pub fn requests() {
 
 /// This thread serves operators, or the store; threads that it starts do, too. Costs nothing after the first time.
 pub fn changes() {
-    once(|| {
-        let own = gettid();
-        // Whoever started the program with less keeps that.
-        if getpriority_process(Some(own))? < CHANGES_NICE {
-            setpriority_process(Some(own), CHANGES_NICE)?;
-        }
-        shorten_slice(CHANGES_SLICE)
-    });
+    once(|| behind(CHANGES_NICE));
+}
+
+/// This thread writes what requests log: behind them, but before changes, for it must keep up. Costs nothing after the
+/// first time.
+pub fn logs() {
+    once(|| behind(LOGS_NICE));
 }
 
 /// Lets a thread of requests go first that waits for this core. Long work calls it about every 50 µs. The scheduler
@@ -61,6 +63,15 @@ impl GivingWay {
             give_way();
         }
     }
+}
+
+/// Gives the calling thread that precedence at most: whoever started the program with less keeps that.
+fn behind(nice: i32) -> io::Result<()> {
+    let own = gettid();
+    if getpriority_process(Some(own))? < nice {
+        setpriority_process(Some(own), nice)?;
+    }
+    shorten_slice(BEHIND_SLICE)
 }
 
 fn once(set: impl FnOnce() -> io::Result<()>) {
@@ -134,6 +145,10 @@ mod tests {
         thread.join().expect("no panic")
     }
 
+    fn nice() -> i32 {
+        getpriority_process(Some(gettid())).expect("priority")
+    }
+
     /// The slice after, in nanoseconds, where the kernel has slices.
     fn slice_or_none(before: &libc::sched_attr, wanted: u64) -> u64 {
         if before.sched_runtime == 0 || before.sched_policy != SCHED_OTHER {
@@ -155,15 +170,11 @@ mod tests {
     fn a_thread_of_changes_has_a_short_slice_but_a_longer_one_than_one_of_requests() {
         let (before, after) = around(changes);
         assert_eq!(after.sched_runtime, slice_or_none(&before, 200_000));
-        assert!(
-            CHANGES_SLICE > REQUESTS_SLICE,
-            "or requests would not interrupt changes"
-        );
+        assert!(BEHIND_SLICE > REQUESTS_SLICE, "or requests would not interrupt changes");
     }
 
     #[test]
     fn a_thread_of_changes_is_nicer_and_so_is_what_it_starts() {
-        let nice = || getpriority_process(Some(gettid())).expect("priority");
         let before = nice();
         let (own, started) = std::thread::spawn(move || {
             changes();
@@ -174,5 +185,16 @@ mod tests {
         assert_eq!(own, before.max(CHANGES_NICE));
         assert_eq!(started, own);
         assert_eq!(nice(), before, "no other thread changes");
+    }
+
+    #[test]
+    fn a_thread_that_logs_goes_before_changes_and_behind_requests() {
+        let before = nice();
+        let logs = std::thread::spawn(|| {
+            logs();
+            nice()
+        });
+        assert_eq!(logs.join().expect("no panic"), before.max(LOGS_NICE));
+        assert!(LOGS_NICE < CHANGES_NICE, "it must keep up");
     }
 }

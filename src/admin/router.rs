@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::document::Api;
 use super::gate::let_in;
 use super::refusal::{Kind, Refusal};
-use super::state::State;
+use super::state::{Parts, State};
 use super::wire::PROBLEM_JSON;
 use super::{events, explain, reads, rollouts, segments, users};
 use crate::precedence;
@@ -25,14 +25,15 @@ const REQUEST_MAX: Duration = Duration::from_secs(30);
 const LIST_MAX: Duration = Duration::from_secs(600);
 
 /// The admin side's answers.
-pub fn router(mut state: State) -> Router {
+pub fn router(mut parts: Parts) -> Router {
     let api = reads::operations(Api::new());
     let api = rollouts::operations(api);
     let api = users::operations(api);
     let api = explain::operations(api);
     let api = segments::operations(api);
     let (routes, document) = events::operations(api).build();
-    state.document = document.to_string().into();
+    parts.document = document.to_string().into();
+    let state = State::from(parts);
     routes
         .fallback(nothing)
         .layer(middleware::from_fn_with_state(state.clone(), bounded))

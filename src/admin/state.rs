@@ -1,5 +1,6 @@
 //! What the answers are made of.
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -15,9 +16,12 @@ const REQUESTS_MAX: usize = 128;
 /// Lists of users that are read at a time: each may hold millions.
 const LISTS_MAX: usize = 2;
 
-/// What the answers are made of.
+/// [`Parts`] as every request has them: a request copies this some ten times on its way.
 #[derive(Clone)]
-pub struct State {
+pub(super) struct State(Arc<Parts>);
+
+/// What the answers are made of.
+pub struct Parts {
     /// Makes changes, and knows what requests see.
     pub controller: Arc<Controller>,
     /// The pools.
@@ -25,15 +29,15 @@ pub struct State {
     /// Set while the process is going away.
     pub draining: Arc<AtomicBool>,
     /// Who may do what; without them, whoever is on this machine.
-    pub(super) tokens: Option<Arc<Tokens>>,
-    pub(super) requests: Arc<Semaphore>,
-    pub(super) lists: Arc<Semaphore>,
+    pub(super) tokens: Option<Tokens>,
+    pub(super) requests: Semaphore,
+    pub(super) lists: Semaphore,
     pub(super) hub: Arc<Hub>,
     /// The document of the API, written once.
     pub(super) document: bytes::Bytes,
 }
 
-impl State {
+impl Parts {
     /// From the parts of the process.
     #[must_use]
     pub fn new(
@@ -47,9 +51,9 @@ impl State {
             controller,
             pools,
             draining,
-            tokens: tokens.map(Arc::new),
-            requests: Arc::new(Semaphore::new(REQUESTS_MAX)),
-            lists: Arc::new(Semaphore::new(LISTS_MAX)),
+            tokens,
+            requests: Semaphore::new(REQUESTS_MAX),
+            lists: Semaphore::new(LISTS_MAX),
             document: bytes::Bytes::new(),
         }
     }
@@ -61,5 +65,19 @@ impl State {
 
     pub(super) fn ready(&self) -> bool {
         !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+impl From<Parts> for State {
+    fn from(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+}
+
+impl Deref for State {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
     }
 }

@@ -110,8 +110,8 @@ fn serve(
     listeners(&mut server, &config, &engine, &mut entrance, &mut open)?;
     if let Some(settings) = &config.admin {
         let tokens = settings.tokens_file.as_deref().map(admin::Tokens::open).transpose()?;
-        let state = admin::State::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens);
-        admin_listener(&mut server, settings.address, state, &mut entrance, &mut open)?;
+        let parts = admin::Parts::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens);
+        admin_listener(&mut server, settings.address, parts, &mut entrance, &mut open)?;
     }
     // Those that the configuration names no more are closed.
     drop(open);
@@ -362,12 +362,12 @@ fn listeners(
 fn admin_listener(
     server: &mut Server,
     address: SocketAddr,
-    state: admin::State,
+    parts: admin::Parts,
     entrance: &mut Entrance,
     open: &mut Opening<'_>,
 ) -> Result<(), StartError> {
     let app = Counted::new(
-        admin::Admin::new(admin::router(state)),
+        admin::Admin::new(admin::router(parts)),
         &entrance.drain,
         precedence::changes,
     );

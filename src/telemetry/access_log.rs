@@ -24,6 +24,7 @@ use self::sink::Sink;
 use super::metrics;
 use super::settings::{AccessLogSettings, LogFormat, LogTarget, UserIdShown};
 use super::timestamp::DateForm;
+use crate::precedence;
 
 pub use self::record::{AccessRecord, HttpVersion};
 
@@ -106,9 +107,10 @@ impl AccessLog {
             Start::Done => return Ok(()),
         };
         let writers_shared = Arc::clone(shared);
-        let writer = thread::Builder::new()
-            .name("access-log".to_owned())
-            .spawn(move || writer::run(&writers_shared, sink))?;
+        let writer = thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+            precedence::logs();
+            writer::run(&writers_shared, sink);
+        })?;
         shared.writer.get_or_init(|| writer.thread().clone());
         Ok(())
     }
