@@ -4,6 +4,7 @@ pub mod settings;
 
 mod accept;
 mod assemble;
+mod at_once;
 mod daemon;
 mod descriptors;
 mod drain;

@@ -11,7 +11,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ("precedence", &[], &["libc", "log", "rustix"]),
     (
         "telemetry",
-        &[],
+        &["precedence"],
         &[
             "log",
             "env_logger",

@@ -12,6 +12,7 @@ use pingora::protocols::Stream;
 use pingora::server::ShutdownWatch;
 use tokio::sync::{Notify, watch};
 
+use super::at_once::at_once;
 use super::listen::Opened;
 
 /// The least of it: an accepted connection is not counted before its task runs and its TLS handshake is done.
@@ -167,7 +168,7 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Counted<A> {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         (self.precede)();
         let _open = self.drain.connections.enter();
-        self.inner.process_new(stream, shutdown).await
+        at_once(self.inner.process_new(stream, shutdown)).await
     }
 
     async fn cleanup(&self) {
