@@ -1,6 +1,6 @@
 //! The only writer of live state: a change is formed and checked by the [`Controller`], committed by the store, and
-//! published in order, by the [`Follower`] or at once by whoever committed it, one at a time (`publish`). What requests see is one [`Snapshot`] behind one atomic pointer: a request loads it
-//! once and sees one revision, its retries included.
+//! published in order, by the [`Follower`] or at once by whoever committed it, one at a time (`publish`). What requests see
+//! is one [`Snapshot`] behind one atomic pointer: a request loads it once and sees one revision, its retries included.
 
 mod already;
 mod apply;

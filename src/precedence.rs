@@ -15,10 +15,11 @@ use rustix::thread::gettid;
 /// The shortest slice that the kernel takes (6.12 and later; others ignore it). A thread with a shorter slice than the
 /// running one's does not wait for the end of that.
 const REQUESTS_SLICE: Duration = Duration::from_micros(100);
-/// About a quarter of a core's time where requests would take all of it: a line takes 0.3 µs, and what finds no room is lost.
+/// About a quarter of a core's time where requests would take all of it: a line takes 0.3 µs, and what finds no room is
+/// lost.
 const LOGS_NICE: i32 = 5;
 /// About a thirtieth. The more these threads have a right to, the more often a request that comes while they run waits
-/// until they have had it: with a tenth twice as often, and a change was visible no sooner.
+/// until they have had it: with a tenth it waited twice as long in all, and the latest changes were visible 2 ms sooner.
 const CHANGES_NICE: i32 = 15;
 /// Who gives way loses the rest of its slice: a short one, so that these shares stay about right.
 const BEHIND_SLICE: Duration = Duration::from_micros(200);
