@@ -1,17 +1,17 @@
 //! The only writer of live state: a change is formed and checked by the [`Controller`], committed by the store, and
-//! published in order, by the [`Follower`] or at once by whoever committed it, one at a time (`publish`). What requests see
-//! is one [`Snapshot`] behind one atomic pointer: a request loads it once and sees one revision, its retries included.
+//! published in order by the [`Follower`]. What requests see is one [`Snapshot`] behind one atomic pointer: a request loads
+//! it once and sees one revision, its retries included.
 
 mod already;
 mod apply;
 mod attempt;
 mod check;
+mod clerk;
 mod controller;
 mod describe;
 mod follower;
 mod live;
 mod merger;
-mod publish;
 mod release;
 mod request;
 mod resolve;
@@ -19,9 +19,10 @@ mod seen;
 mod snapshot;
 
 pub use apply::ApplyProblem;
+pub use clerk::Clerk;
 pub use controller::Controller;
 pub use describe::what as describe;
-pub use follower::{Clerk, Follower, LostUsers, StartError};
+pub use follower::{Follower, LostUsers, StartError};
 pub use live::Live;
 pub use merger::Merger;
 pub use release::LiveRollout;

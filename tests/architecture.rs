@@ -8,7 +8,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ("allocator", &[], &["libmimalloc_sys"]),
     ("clock", &[], &["once_cell", "jiff", "nix"]),
     ("prefetch", &[], &[]),
-    ("precedence", &[], &["libc", "log", "rustix"]),
+    ("precedence", &[], &["libc", "log", "rustix", "tokio"]),
     (
         "telemetry",
         &["precedence"],
@@ -98,6 +98,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "schemars",
             "thiserror",
             "flate2",
+            "libc",
             "log",
             "memmap2",
             "parking_lot",
@@ -107,8 +108,16 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
     ),
     (
         "control",
-        &["rollout", "store", "clock", "prefetch", "telemetry"],
-        &["arc_swap", "http", "log", "serde_json", "thiserror", "tokio"],
+        &["rollout", "store", "clock", "precedence", "prefetch", "telemetry"],
+        &[
+            "arc_swap",
+            "http",
+            "log",
+            "parking_lot",
+            "serde_json",
+            "thiserror",
+            "tokio",
+        ],
     ),
     (
         "proxy",

@@ -64,13 +64,11 @@ impl Node {
                 _ => None,
             }),
         }));
-        let follower = Follower::new(Arc::clone(&store), Arc::clone(&live), LostUsers::Refused);
+        let follower = Arc::new(Follower::new(store, live, LostUsers::Refused));
         follower.start(&[(rollout("shop"), shop())]).await.expect("starts");
+        let controller = Arc::new(Controller::new(Arc::clone(&follower)));
         let following = tokio::spawn(async move { follower.run().await });
-        Self {
-            controller: Arc::new(Controller::new(store, live)),
-            following,
-        }
+        Self { controller, following }
     }
 
     async fn start() -> Self {

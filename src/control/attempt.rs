@@ -8,7 +8,6 @@ use super::apply::opened;
 use super::check::{self, Moving, Terms};
 use super::controller::Controller;
 use super::describe::{self, Pins};
-use super::publish;
 use super::request::{Asked, ChangeError, Outcome};
 use super::resolve;
 use super::snapshot::Snapshot;
@@ -88,7 +87,7 @@ impl Controller {
             Ok(committed) => {
                 let revision = committed.revision;
                 *turn = revision;
-                publish::hasten(self.store(), self.live(), &committed).await;
+                self.follower().receive(&committed).await;
                 Ok(Attempt::Committed {
                     candidate,
                     revision,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::attempt::Attempt;
+use super::follower::Follower;
 use super::live::Live;
 use super::merger;
 use super::request::{Asked, ChangeError, Outcome, Request};
@@ -23,33 +24,36 @@ const ATTEMPTS_MAX: usize = 4;
 
 /// Makes changes, one at a time.
 pub struct Controller {
-    store: Arc<dyn Store>,
-    live: Arc<Live>,
+    follower: Arc<Follower>,
     /// Held from forming a candidate to its commit, so that changes of this process never meet; the last one's revision.
     turn: Arc<Mutex<Revision>>,
 }
 
 impl Controller {
-    /// Over a store whose commits a follower publishes to `live`.
+    /// Commits to the store that is followed.
     #[must_use]
-    pub fn new(store: Arc<dyn Store>, live: Arc<Live>) -> Self {
+    pub fn new(follower: Arc<Follower>) -> Self {
         Self {
-            store,
-            live,
+            follower,
             turn: Arc::default(),
         }
+    }
+
+    /// Who publishes what is committed.
+    pub(super) fn follower(&self) -> &Follower {
+        &self.follower
     }
 
     /// The store, for reading.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
-        &self.store
+        self.follower.store()
     }
 
     /// What requests see.
     #[must_use]
     pub fn live(&self) -> &Arc<Live> {
-        &self.live
+        self.follower.live()
     }
 
     /// Makes a change: durable when this returns, and live on this node unless the outcome says otherwise.
@@ -120,7 +124,7 @@ impl Controller {
                 ended => return self.told(ended, turn, &asked).await,
             }
         }
-        let current = self.live.pin().revision();
+        let current = self.live().pin().revision();
         Err(ChangeError::Conflict { current })
     }
 
@@ -137,7 +141,7 @@ impl Controller {
             Attempt::Unneeded(candidate) => {
                 if let Some(idempotency) = asked.idempotency.clone().filter(|_| !asked.dry_run) {
                     let at = candidate.outcome.revision;
-                    self.store.nothing_to_change(idempotency, at).await?;
+                    self.store().nothing_to_change(idempotency, at).await?;
                 }
                 drop(turn);
                 Ok(candidate.counted().await)
@@ -208,7 +212,7 @@ impl Controller {
                 facts,
                 idempotency: None,
             };
-            match self.store.commit(now.revision(), commit).await {
+            match self.store().commit(now.revision(), commit).await {
                 Ok(committed) => {
                     *turn = committed.revision;
                     self.wait_live(committed.revision).await;
@@ -224,23 +228,23 @@ impl Controller {
 
     /// The live snapshot, once it is as new as the store.
     async fn caught_up(&self) -> Result<Arc<Snapshot>, ChangeError> {
-        let stored = self.store.revision().await?;
+        let stored = self.store().revision().await?;
         self.live_from(stored).await
     }
 
     /// The live snapshot, once it has that revision.
     async fn live_from(&self, stored: Revision) -> Result<Arc<Snapshot>, ChangeError> {
         if self.wait_live(stored).await {
-            return Ok(self.live.pin());
+            return Ok(self.live().pin());
         }
         Err(ChangeError::Behind {
-            live: self.live.pin().revision(),
+            live: self.live().pin().revision(),
             stored,
         })
     }
 
     async fn wait_live(&self, revision: Revision) -> bool {
-        let mut revisions = self.live.revisions();
+        let mut revisions = self.live().revisions();
         let waited = tokio::time::timeout(LIVE_WAIT, revisions.wait_for(|live| *live >= revision)).await;
         matches!(waited, Ok(Ok(_)))
     }

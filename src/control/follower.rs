@@ -1,7 +1,6 @@
-//! Receives committed changes in order and publishes one snapshot for each; nobody else publishes. Also makes what is
-//! due: scheduled changes, and pins whose time is over.
+//! Receives committed changes in order and publishes one snapshot for each; nobody else publishes. What this process
+//! commits is handed to it at once, where it is the next: its own thread may wait for a turn on a busy core.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +9,11 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::apply::{Opened, opened};
-use super::controller::Controller;
 use super::live::Live;
-use super::publish;
-use super::request::{Asked, Request};
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, RolloutSpec};
-use crate::store::{Commit, CommitError, Event, Loaded, Record, Source, Store, StoreError};
+use crate::store::{Commit, CommitError, Committed, Event, Loaded, Record, Source, Store, StoreError};
 use crate::telemetry::{metrics, targets};
 
 /// How many pieces of the state are on their way from the store at a time.
@@ -26,12 +22,6 @@ const PIECES: usize = 4;
 const RETIRED_EACH: Duration = Duration::from_secs(1);
 /// Pause after a failure of the store.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// How often the schedule and expiries are looked at.
-const DUE_EACH: Duration = Duration::from_millis(500);
-/// How many expired pins one change takes off.
-const EXPIRED_MAX: usize = 1_000;
-/// How often the history is shortened.
-const PRUNE_EACH: Duration = Duration::from_secs(3600);
 
 /// Why there is no first state.
 #[derive(Debug, Error)]
@@ -71,11 +61,27 @@ impl Follower {
         Self { store, live, lost }
     }
 
-    /// Seeds an empty store, loads the state, compiles and publishes it.
+    /// Whether all that the store has is live, as far as it can be compiled.
+    #[must_use]
+    pub fn has_all(&self) -> bool {
+        self.lost == LostUsers::Refused
+    }
+
+    /// Where the changes come from.
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// What requests see.
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// Seeds an empty store, loads the state, compiles and publishes it; yields its revision.
     ///
     /// # Errors
     /// When there is no state to serve by.
-    pub async fn start(&self, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StartError> {
+    pub async fn start(&self, seed: &[(RolloutName, RolloutSpec)]) -> Result<Revision, StartError> {
         let (snapshot, problems) = match self.load().await {
             Ok(loaded) => loaded,
             // Another program may have merged a segment meanwhile, and have removed a roster that the state of then names.
@@ -92,8 +98,7 @@ impl Follower {
                     snapshot.revision().0
                 );
             }
-            self.begin(snapshot).await;
-            return Ok(());
+            return Ok(self.begin(snapshot));
         }
         let mut next = snapshot.clone();
         let facts = seed_facts(seed, &mut next, &self.live);
@@ -104,16 +109,16 @@ impl Follower {
         }
         let (snapshot, problems) = self.load().await?;
         if problems.is_empty() {
-            self.begin(snapshot).await;
-            return Ok(());
+            return Ok(self.begin(snapshot));
         }
         Err(StartError::Unfit(problems))
     }
 
-    async fn begin(&self, snapshot: Snapshot) {
-        publish::replace(&self.live, snapshot).await;
+    fn begin(&self, snapshot: Snapshot) -> Revision {
+        self.replace(snapshot);
         // A copy that serves for reading is not the store.
         metrics::set_store_connected(self.store.status().read_only.is_none());
+        self.live.pin().revision()
     }
 
     async fn load(&self) -> Result<(Snapshot, Vec<String>), StoreError> {
@@ -148,6 +153,41 @@ impl Follower {
         Ok((snapshot, problems))
     }
 
+    /// Publishes a committed change, unless that was done, or another is to be published before.
+    pub(super) async fn receive(&self, committed: &Committed) {
+        let revision = committed.revision.0;
+        let is_next = |live: &Snapshot| revision == live.revision().0 + 1;
+        if !is_next(&self.live.pin()) {
+            return;
+        }
+        let opened = opened(&self.store, &committed.facts).await;
+        self.live
+            .publish(|live| is_next(live).then(|| self.with(live, committed, opened)));
+    }
+
+    fn with(&self, live: &Snapshot, committed: &Committed, opened: Result<Opened, StoreError>) -> Snapshot {
+        let revision = committed.revision.0;
+        let opened = opened.unwrap_or_else(|e| {
+            error!(target: targets::CONTROL, "revision {revision}: {e}: the segment stays as it was");
+            Opened::new()
+        });
+        let mut next = live.clone();
+        for p in next.apply(committed.revision, &committed.facts, &opened, self.live.around()) {
+            error!(
+                target: targets::CONTROL,
+                "revision {revision}: rollout {}: {}: {}: this rollout stays as it was",
+                p.rollout, p.problem.path, p.problem.message
+            );
+        }
+        next
+    }
+
+    /// Publishes a state that was loaded, unless requests see a later one by now.
+    fn replace(&self, loaded: Snapshot) {
+        self.live
+            .publish(|live| (loaded.revision() >= live.revision()).then_some(loaded));
+    }
+
     /// Follows the store for ever.
     pub async fn run(&self) {
         let mut watch = self.store.watch(self.live.pin().revision());
@@ -158,12 +198,12 @@ impl Follower {
                 next = watch.next() => Some(next),
                 _ = turn.tick() => None,
             };
-            self.live.free_retired().await;
+            self.live.free_retired();
             let Some(next) = next else { continue };
             match next {
                 Ok(Event::Committed(committed)) => {
                     metrics::set_store_connected(true);
-                    publish::follow(&self.store, &self.live, &committed).await;
+                    self.receive(&committed).await;
                 }
                 Ok(Event::Resync) => {
                     self.resync().await;
@@ -187,7 +227,7 @@ impl Follower {
                     }
                     info!(target: targets::CONTROL, "state loaded again at revision {}", snapshot.revision().0);
                     metrics::set_store_connected(true);
-                    return publish::replace(&self.live, snapshot).await;
+                    return self.replace(snapshot);
                 }
                 Err(e) => {
                     error!(target: targets::CONTROL, "the state cannot be loaded, the last one stays live: {e}");
@@ -247,104 +287,5 @@ fn seed_commit(facts: Vec<Fact>, seed: &[(RolloutName, RolloutSpec)]) -> Commit 
             diff: Vec::new(),
         },
         idempotency: None,
-    }
-}
-
-/// Makes what is due: scheduled changes, pins whose time is over, and history that is kept no longer.
-pub struct Clerk {
-    controller: Arc<Controller>,
-    keep_history: Duration,
-}
-
-impl Clerk {
-    /// Changes are made through `controller`; history is kept for `keep_history`.
-    #[must_use]
-    pub fn new(controller: Arc<Controller>, keep_history: Duration) -> Self {
-        Self {
-            controller,
-            keep_history,
-        }
-    }
-
-    /// Works for ever.
-    pub async fn run(&self) {
-        let mut turn = tokio::time::interval(DUE_EACH);
-        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut pruned: Option<std::time::Instant> = None;
-        let mut late = BTreeSet::new();
-        if self.controller.store().status().read_only.is_some() {
-            return;
-        }
-        loop {
-            turn.tick().await;
-            let now = Moment(clock::unix_millis());
-            self.make_scheduled(now, &mut late).await;
-            self.take_off_expired(now).await;
-            if pruned.is_none_or(|last| last.elapsed() >= PRUNE_EACH) {
-                pruned = Some(clock::now());
-                let keep = u64::try_from(self.keep_history.as_millis()).unwrap_or(u64::MAX);
-                if let Err(e) = self.controller.store().prune(Moment(now.0.saturating_sub(keep))).await {
-                    error!(target: targets::CONTROL, "old history cannot be removed: {e}");
-                }
-            }
-        }
-    }
-
-    /// `late` are those that could not be made yet, and have been told of.
-    async fn make_scheduled(&self, now: Moment, late: &mut BTreeSet<Revision>) {
-        let snapshot = self.controller.live().pin();
-        let due = snapshot.schedule().iter().filter(|(_, entry)| entry.at <= now);
-        for (id, entry) in due {
-            match self.controller.make_scheduled(*id, entry).await {
-                Ok(_) => {
-                    late.remove(id);
-                }
-                Err(e) if e.may_pass() => {
-                    if late.insert(*id) {
-                        error!(target: targets::CONTROL, "scheduled change {} is late, and tried again: {e}", id.0);
-                    }
-                }
-                Err(e) => {
-                    error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);
-                    let take_back = Change::Unschedule { id: *id };
-                    let why = format!("could not be made: {e}");
-                    self.request(take_back, Source::Schedule, why).await;
-                }
-            }
-        }
-    }
-
-    async fn take_off_expired(&self, now: Moment) {
-        let expired = match self.controller.store().expired(now, EXPIRED_MAX).await {
-            Ok(expired) => expired,
-            Err(e) => {
-                error!(target: targets::CONTROL, "expired users cannot be read: {e}");
-                return;
-            }
-        };
-        for (rollout, user) in expired.users {
-            let change = Change::Expire { rollout, user };
-            self.request(change, Source::Expiry, "its time was over".to_owned())
-                .await;
-        }
-    }
-
-    async fn request(&self, change: Change, source: Source, reason: String) {
-        let request = Request {
-            change,
-            asked: Asked {
-                actor: "switchyard".to_owned(),
-                reason: Some(reason),
-                source,
-                expected: None,
-                idempotency: None,
-                at: None,
-                dry_run: false,
-                allow_flips: false,
-            },
-        };
-        if let Err(e) = self.controller.change(request).await {
-            error!(target: targets::CONTROL, "a change that was due is not made: {e}");
-        }
     }
 }

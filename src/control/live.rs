@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::snapshot::{Snapshot, Surroundings};
-use crate::rollout::Revision;
+use crate::rollout::{Release, Revision};
 use crate::telemetry::metrics;
 
 /// The live state of this node.
@@ -14,6 +15,7 @@ pub struct Live {
     current: ArcSwap<Snapshot>,
     revision: watch::Sender<Revision>,
     around: Surroundings,
+    /// Held by who publishes: what is published comes of what was live before.
     retired: Mutex<Retired>,
 }
 
@@ -21,12 +23,6 @@ pub struct Live {
 /// free it, and with it a list of a million users that was replaced meanwhile: so they are freed elsewhere.
 #[derive(Default)]
 struct Retired(Vec<Arc<Snapshot>>);
-
-/// The right to publish, which one has at a time: what is published comes of what was live before.
-pub(super) struct Turn<'a> {
-    live: &'a Live,
-    retired: MutexGuard<'a, Retired>,
-}
 
 impl Live {
     /// Nothing yet.
@@ -57,18 +53,31 @@ impl Live {
         self.revision.subscribe()
     }
 
-    /// Waits for the right to publish.
-    pub(super) async fn turn(&self) -> Turn<'_> {
-        Turn {
-            live: self,
-            retired: self.retired.lock().await,
-        }
+    /// Makes what is formed of the present state, if anything is, visible to every request that begins from now on.
+    pub(super) fn publish(&self, form: impl FnOnce(&Snapshot) -> Option<Snapshot>) {
+        let mut retired = self.retired.lock();
+        let held = self.current.load();
+        let Some(next) = form(&held) else { return };
+        let next = Arc::new(next);
+        let news = next.rollouts().filter(|(name, rollout)| {
+            let known = held.named(name);
+            known.is_none_or(|known| !Arc::ptr_eq(known, rollout))
+        });
+        // Before any request needs its counters.
+        news.for_each(|(_, rollout)| rollout.show());
+        drop(held);
+        let before = self.current.swap(Arc::clone(&next));
+        metrics::set_revision(next.revision().0);
+        forget_what_is_gone(&before, &next);
+        self.revision.send_replace(next.revision());
+        // Requests may still see it.
+        retired.0.push(before);
     }
 
     /// Frees the states that no request sees any more.
-    pub(super) async fn free_retired(&self) {
+    pub(super) fn free_retired(&self) {
         let seen = |state: &Arc<Snapshot>| Arc::strong_count(state) > 1;
-        let mut retired = self.retired.lock().await;
+        let mut retired = self.retired.lock();
         let (kept, free) = std::mem::take(&mut retired.0).into_iter().partition(seen);
         retired.0 = kept;
         // Others may publish meanwhile.
@@ -77,40 +86,18 @@ impl Live {
     }
 }
 
-impl Turn<'_> {
-    /// What is published to.
-    pub(super) fn live(&self) -> &Live {
-        self.live
-    }
-
-    /// Makes a state visible to every request that begins from now on.
-    pub(super) fn publish(&mut self, next: Snapshot) {
-        let Live { current, revision, .. } = self.live;
-        let next = Arc::new(next);
-        let held = current.load();
-        let news = next.rollouts().filter(|(name, rollout)| {
-            let known = held.named(name);
-            known.is_none_or(|known| !Arc::ptr_eq(known, rollout))
-        });
-        // Before any request needs its counters.
-        news.for_each(|(_, rollout)| rollout.show());
-        drop(held);
-        let before = current.swap(Arc::clone(&next));
-        metrics::set_revision(next.revision().0);
-        for (name, gone) in before.rollouts() {
-            match next.named(name) {
-                None => metrics::forget_rollout(name.as_str()),
-                Some(present) => {
-                    let names = |r: &crate::rollout::Release| r.name.clone();
-                    let kept: Vec<_> = present.table().releases().iter().map(names).collect();
-                    let all = gone.table().releases().iter().map(names);
-                    all.filter(|release| !kept.contains(release))
-                        .for_each(|release| metrics::forget_release(name.as_str(), release.as_str()));
-                }
+/// Counters of rollouts and releases that are not there any more.
+fn forget_what_is_gone(before: &Snapshot, next: &Snapshot) {
+    for (name, gone) in before.rollouts() {
+        match next.named(name) {
+            None => metrics::forget_rollout(name.as_str()),
+            Some(present) => {
+                let names = |r: &Release| r.name.clone();
+                let kept: Vec<_> = present.table().releases().iter().map(names).collect();
+                let all = gone.table().releases().iter().map(names);
+                all.filter(|release| !kept.contains(release))
+                    .for_each(|release| metrics::forget_release(name.as_str(), release.as_str()));
             }
         }
-        revision.send_replace(next.revision());
-        // Requests may still see it.
-        self.retired.0.push(before);
     }
 }

@@ -30,7 +30,7 @@ use super::tls::{Renewal, Secured, Terminator};
 use super::{descriptors, memory};
 use crate::admin;
 use crate::config::Config;
-use crate::control::{Controller, Live, Surroundings};
+use crate::control::{Controller, Follower, Live, Surroundings};
 use crate::identity;
 use crate::precedence;
 use crate::proxy::settings::RouteTarget;
@@ -80,17 +80,16 @@ fn serve(
     let access_log = Arc::new(AccessLog::open(&config.access_log)?);
     let pools = Arc::new(Pools::build(config.pools.clone(), &|name| std::env::var(name).ok())?);
     watch_connections(&pools);
-    let live = Arc::new(Live::new(surroundings(&config, &pools)));
-    let store = state::open(&config.store, options.from_snapshot)?;
-    state::start(&store, &live, &config.rollouts, options.lost())?;
-    let controller = Arc::new(Controller::new(Arc::clone(&store), Arc::clone(&live)));
+    let follower = followed(&config, options, &pools)?;
+    let controller = Arc::new(Controller::new(Arc::clone(&follower)));
+    let live = Arc::clone(controller.live());
     let identity = identity::Reader::new(config.identity.clone());
     let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
     let gateway = gateway(&config, identity, &live, &pools, &access_log, &draining);
     let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
     if successor.is_some() {
         // What the running process committed while this one waited.
-        state::start(&store, &live, &[], options.lost())?;
+        state::start(&follower, &[])?;
     }
     let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
@@ -116,7 +115,7 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let following = state::Following::new(store, live, controller, config.store.keep_history, options.lost());
+    let following = state::Following::new(follower, controller, config.store.keep_history);
     follow(&mut server, following, keys);
     server.bootstrap();
     let signals = Signals {
@@ -135,6 +134,15 @@ fn serve(
     access_log.flush(Duration::from_secs(1));
     pid_file.remove();
     Ok(())
+}
+
+/// The state of the store is live.
+fn followed(config: &Config, options: RunOptions, pools: &Arc<Pools>) -> Result<Arc<Follower>, StartError> {
+    let live = Arc::new(Live::new(surroundings(config, pools)));
+    let store = state::open(&config.store, options.from_snapshot)?;
+    let follower = Follower::new(store, live, options.lost());
+    state::start(&follower, &config.rollouts)?;
+    Ok(Arc::new(follower))
 }
 
 /// What goes on in the background: changes are followed, history is kept short, keys are fetched.

@@ -10,7 +10,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use thiserror::Error;
 
-use crate::control::{Clerk, Controller, Follower, Live, LostUsers, Merger, StartError};
+use crate::control::{Clerk, Controller, Follower, Merger, StartError};
 use crate::precedence;
 use crate::rollout::{RolloutName, RolloutSpec};
 use crate::store::settings::{StorePlace, StoreSettings};
@@ -69,42 +69,31 @@ pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Sto
 ///
 /// # Errors
 /// When there is no state to serve by.
-pub fn start(
-    store: &Arc<dyn Store>,
-    live: &Arc<Live>,
-    seed: &[(RolloutName, RolloutSpec)],
-    lost: LostUsers,
-) -> Result<(), StateError> {
+pub fn start(follower: &Follower, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(StateError::Runtime)?;
-    runtime.block_on(Follower::new(Arc::clone(store), Arc::clone(live), lost).start(seed))?;
-    info!(target: targets::SERVER, "state is at revision {}", live.pin().revision().0);
+    let revision = runtime.block_on(follower.start(seed))?;
+    info!(target: targets::SERVER, "state is at revision {}", revision.0);
     Ok(())
 }
 
 /// Follows the store and makes what is due, until the process ends.
 pub struct Following {
-    follower: Follower,
+    follower: Arc<Follower>,
     clerk: Clerk,
     /// None where what is live is not all that the store has.
     merger: Option<Merger>,
 }
 
 impl Following {
-    /// From a store to what requests see; history is kept for `keep_history`.
+    /// History is kept for `keep_history`.
     #[must_use]
-    pub fn new(
-        store: Arc<dyn Store>,
-        live: Arc<Live>,
-        controller: Arc<Controller>,
-        keep_history: Duration,
-        lost: LostUsers,
-    ) -> Self {
+    pub fn new(follower: Arc<Follower>, controller: Arc<Controller>, keep_history: Duration) -> Self {
         Self {
-            follower: Follower::new(store, live, lost),
-            merger: (lost == LostUsers::Refused).then(|| Merger::new(Arc::clone(&controller))),
+            merger: follower.has_all().then(|| Merger::new(Arc::clone(&controller))),
+            follower,
             clerk: Clerk::new(controller, keep_history),
         }
     }

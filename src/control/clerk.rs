@@ -1,0 +1,120 @@
+//! Makes what is due: scheduled changes, pins whose time is over, and history that is kept no longer.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::error;
+
+use super::controller::Controller;
+use super::request::{Asked, Request};
+use crate::clock;
+use crate::rollout::{Change, Moment, Revision};
+use crate::store::Source;
+use crate::telemetry::targets;
+
+/// How often the schedule and expiries are looked at.
+const DUE_EACH: Duration = Duration::from_millis(500);
+/// How many expired pins one change takes off.
+const EXPIRED_MAX: usize = 1_000;
+/// How often the history is shortened.
+const PRUNE_EACH: Duration = Duration::from_secs(3600);
+
+/// Keeps the schedule.
+pub struct Clerk {
+    controller: Arc<Controller>,
+    keep_history: Duration,
+}
+
+impl Clerk {
+    /// Changes are made through `controller`; history is kept for `keep_history`.
+    #[must_use]
+    pub fn new(controller: Arc<Controller>, keep_history: Duration) -> Self {
+        Self {
+            controller,
+            keep_history,
+        }
+    }
+
+    /// Works for ever.
+    pub async fn run(&self) {
+        let mut turn = tokio::time::interval(DUE_EACH);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut pruned: Option<std::time::Instant> = None;
+        let mut late = BTreeSet::new();
+        if self.controller.store().status().read_only.is_some() {
+            return;
+        }
+        loop {
+            turn.tick().await;
+            let now = Moment(clock::unix_millis());
+            self.make_scheduled(now, &mut late).await;
+            self.take_off_expired(now).await;
+            if pruned.is_none_or(|last| last.elapsed() >= PRUNE_EACH) {
+                pruned = Some(clock::now());
+                let keep = u64::try_from(self.keep_history.as_millis()).unwrap_or(u64::MAX);
+                if let Err(e) = self.controller.store().prune(Moment(now.0.saturating_sub(keep))).await {
+                    error!(target: targets::CONTROL, "old history cannot be removed: {e}");
+                }
+            }
+        }
+    }
+
+    /// `late` are those that could not be made yet, and have been told of.
+    async fn make_scheduled(&self, now: Moment, late: &mut BTreeSet<Revision>) {
+        let snapshot = self.controller.live().pin();
+        let due = snapshot.schedule().iter().filter(|(_, entry)| entry.at <= now);
+        for (id, entry) in due {
+            match self.controller.make_scheduled(*id, entry).await {
+                Ok(_) => {
+                    late.remove(id);
+                }
+                Err(e) if e.may_pass() => {
+                    if late.insert(*id) {
+                        error!(target: targets::CONTROL, "scheduled change {} is late, and tried again: {e}", id.0);
+                    }
+                }
+                Err(e) => {
+                    error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);
+                    let take_back = Change::Unschedule { id: *id };
+                    let why = format!("could not be made: {e}");
+                    self.request(take_back, Source::Schedule, why).await;
+                }
+            }
+        }
+    }
+
+    async fn take_off_expired(&self, now: Moment) {
+        let expired = match self.controller.store().expired(now, EXPIRED_MAX).await {
+            Ok(expired) => expired,
+            Err(e) => {
+                error!(target: targets::CONTROL, "expired users cannot be read: {e}");
+                return;
+            }
+        };
+        for (rollout, user) in expired.users {
+            let change = Change::Expire { rollout, user };
+            self.request(change, Source::Expiry, "its time was over".to_owned())
+                .await;
+        }
+    }
+
+    async fn request(&self, change: Change, source: Source, reason: String) {
+        let request = Request {
+            change,
+            asked: Asked {
+                actor: "switchyard".to_owned(),
+                reason: Some(reason),
+                source,
+                expected: None,
+                idempotency: None,
+                at: None,
+                dry_run: false,
+                allow_flips: false,
+            },
+        };
+        if let Err(e) = self.controller.change(request).await {
+            error!(target: targets::CONTROL, "a change that was due is not made: {e}");
+        }
+    }
+}
