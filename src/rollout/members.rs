@@ -2,9 +2,11 @@
 //! change.
 
 mod digest;
+mod draft;
 mod gather;
 mod key;
 mod merge;
+mod outline;
 mod roster;
 mod shelf;
 
@@ -17,10 +19,11 @@ use self::key::UserKey;
 use super::users::{UserHash, UserMap};
 
 pub use self::digest::{NamesMark, RosterDigest, RosterName};
+pub use self::draft::{Draft, write_roster};
 pub use self::gather::{Gathered, Sorted, TooMany};
 pub use self::key::{KeyPart, RosterKey};
 pub use self::merge::{Merged, Order};
-pub use self::roster::{Draft, Roster, RosterBytes, RosterFault, WeakRoster, write_roster};
+pub use self::roster::{Roster, RosterBytes, RosterFault, WeakRoster};
 
 /// A set of user ids.
 #[derive(Debug, Clone)]

@@ -2,8 +2,8 @@
 
 use thiserror::Error;
 
+use super::draft::Draft;
 use super::key::{RosterKey, UserKey, fingerprint, number_of, uuid_of};
-use super::roster::Draft;
 use crate::precedence;
 use crate::rollout::users::UserHash;
 
@@ -14,7 +14,7 @@ const KEYS_IN_A_CHUNK: usize = 1024;
 /// Bytes of ids that a part takes room for at a time.
 const TEXT_IN_A_CHUNK: usize = 16 * 1024;
 /// Keys that are sorted before requests go first.
-const KEYS_SORTED_AT_ONCE: usize = 4 * 1024;
+const KEYS_SORTED_AT_ONCE: usize = 1024;
 /// Bytes of an id's length.
 const LENGTH: usize = 2;
 /// Fewer are sorted by one thread.

@@ -1,12 +1,13 @@
 //! A roster and what changed since, as one: what a new roster is written from, and in what order members are listed.
 
+use super::draft::Draft;
 use super::key::{RosterKey, UserKey, fingerprint, number_of, uuid_of};
-use super::roster::{Draft, Roster};
+use super::roster::Roster;
 use crate::precedence::GivingWay;
 use crate::rollout::users::UserHash;
 
 /// Keys that are compared before requests go first.
-const KEYS_COMPARED_AT_ONCE: usize = 2 * 1024;
+const KEYS_COMPARED_AT_ONCE: usize = 512;
 
 /// A member's place in a list: by kind, then by key. It is the same before and after a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,26 +5,24 @@
 //! little-endian.
 
 use std::fmt;
-use std::io::{self, Write};
 use std::sync::{Arc, Weak};
 
 use thiserror::Error;
-use xxhash_rust::xxh3::Xxh3Default;
 
 use super::digest::{NamesMark, RosterDigest, RosterName, digest_of};
 use super::key::{self, KeyPart, RosterKey, UserKey};
 use super::merge::{Order, in_both};
+use super::outline::Outline;
 use super::shelf::{AT_ONCE, Shelf};
-use crate::precedence;
 use crate::rollout::users::UserHash;
 
 const MAGIC: [u8; 8] = *b"SwydRst1";
 /// Magic, the two halves of the key, the counts of each kind, and the names' length and digest.
 const HEAD: usize = 8 + 16 + 24 + 8 + 16 + 24;
 /// Behind the last shelf: what is compared or loaded at once may pass its end.
-const TAIL: usize = AT_ONCE + 16;
+pub(super) const TAIL: usize = AT_ONCE + 16;
 /// A bucket's place is a number of 32 bits.
-const KEYS_MAX: u64 = u32::MAX as u64;
+pub(super) const KEYS_MAX: u64 = u32::MAX as u64;
 
 /// Bytes that are shared and do not change.
 pub type RosterBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
@@ -41,15 +39,17 @@ struct Inner {
     bytes: RosterBytes,
     digest: RosterDigest,
     head: Head,
+    /// Of numbers, UUIDs and other ids.
+    outlines: [Outline; 3],
 }
 
 /// What stands in front.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Head {
+pub(super) struct Head {
     key: RosterKey,
-    numbers: Shelf,
-    uuids: Shelf,
-    texts: Shelf,
+    pub(super) numbers: Shelf,
+    pub(super) uuids: Shelf,
+    pub(super) texts: Shelf,
     names: NamesMark,
 }
 
@@ -78,95 +78,8 @@ pub enum RosterFault {
     Unsound,
 }
 
-/// What a roster is written from: each kind's keys in order, each once. Each is asked for twice, and need not be kept after
-/// the second time.
-pub trait Draft {
-    /// How many numbers, UUIDs and other ids.
-    fn counts(&self) -> [u64; 3];
-    /// The key that the fingerprints were made with.
-    fn key(&self) -> RosterKey;
-    /// The mixed numbers.
-    fn numbers(&self, each: &mut dyn FnMut(u64));
-    /// The mixed UUIDs.
-    fn uuids(&self, each: &mut dyn FnMut(u128));
-    /// The fingerprints of the others.
-    fn texts(&self, each: &mut dyn FnMut(u128));
-    /// The mixed numbers, for the last time.
-    fn drain_numbers(&mut self, each: &mut dyn FnMut(u64)) {
-        self.numbers(each);
-    }
-    /// The mixed UUIDs, for the last time.
-    fn drain_uuids(&mut self, each: &mut dyn FnMut(u128)) {
-        self.uuids(each);
-    }
-}
-
-/// Writes a roster's bytes and yields its name.
-///
-/// # Errors
-/// When they cannot be written, or there are more than 2^32 ids of a kind.
-pub fn write_roster(draft: &mut impl Draft, names: NamesMark, out: &mut impl Write) -> io::Result<RosterName> {
-    let counts = draft.counts();
-    if counts.iter().any(|count| *count > KEYS_MAX) {
-        return Err(io::Error::other("there are more than 4,294,967,295 users of a kind"));
-    }
-    let head = Head::new(draft.key(), counts, names).ok_or_else(|| io::Error::other("it is too large"))?;
-    let mut out = Digested {
-        out,
-        digest: Box::new(Xxh3Default::new()),
-        waiting: Vec::with_capacity(Digested::<Vec<u8>>::AT_ONCE),
-    };
-    out.write_all(&head.bytes())?;
-    head.numbers.write_places(&mut out, |each| draft.numbers(each))?;
-    head.numbers.write_keys(&mut out, |each| draft.drain_numbers(each))?;
-    head.uuids.write_places(&mut out, |each| draft.uuids(each))?;
-    head.uuids.write_keys(&mut out, |each| draft.drain_uuids(each))?;
-    head.texts.write_places(&mut out, |each| draft.texts(each))?;
-    head.texts.write_keys(&mut out, |each| draft.texts(each))?;
-    out.write_all(&[0; TAIL])?;
-    Ok(RosterName {
-        digest: RosterDigest(out.finish()?),
-        users: counts.iter().sum(),
-    })
-}
-
-/// Gathers small writes, and makes the digest of what is written.
-struct Digested<'a, T> {
-    out: &'a mut T,
-    digest: Box<Xxh3Default>,
-    waiting: Vec<u8>,
-}
-
-impl<T: Write> Digested<'_, T> {
-    /// Gathered, digested and written in about 50 µs, after which requests go first.
-    const AT_ONCE: usize = 16 * 1024;
-
-    fn finish(mut self) -> io::Result<u128> {
-        self.flush()?;
-        Ok(self.digest.digest128())
-    }
-}
-
-impl<T: Write> Write for Digested<'_, T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= Self::AT_ONCE {
-            self.flush()?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.digest.update(&self.waiting);
-        self.out.write_all(&self.waiting)?;
-        self.waiting.clear();
-        precedence::give_way();
-        Ok(())
-    }
-}
-
 impl Head {
-    fn new(key: RosterKey, counts: [u64; 3], names: NamesMark) -> Option<Self> {
+    pub(super) fn new(key: RosterKey, counts: [u64; 3], names: NamesMark) -> Option<Self> {
         let numbers = Shelf::new::<u64>(counts[0], HEAD);
         let uuids = Shelf::new::<u128>(counts[1], numbers.end()?);
         let texts = Shelf::new::<u128>(counts[2], uuids.end()?);
@@ -180,7 +93,7 @@ impl Head {
         })
     }
 
-    fn bytes(&self) -> [u8; HEAD] {
+    pub(super) fn bytes(&self) -> [u8; HEAD] {
         let mut bytes = [0; HEAD];
         bytes[..8].copy_from_slice(&MAGIC);
         let [high, low] = self.key.0;
@@ -236,7 +149,7 @@ impl Roster {
         if found != digest {
             return Err(RosterFault::Digest { found });
         }
-        Ok(Self(Arc::new(Inner { bytes, digest, head })))
+        Ok(Self::of(bytes, digest, head))
     }
 
     /// Takes bytes that have just been written under that name, whose digest was made on the way: only the order of their
@@ -246,7 +159,17 @@ impl Roster {
     /// When they cannot be what was written.
     pub fn written(bytes: RosterBytes, digest: RosterDigest) -> Result<Self, RosterFault> {
         let head = Head::read((*bytes).as_ref())?;
-        Ok(Self(Arc::new(Inner { bytes, digest, head })))
+        Ok(Self::of(bytes, digest, head))
+    }
+
+    fn of(bytes: RosterBytes, digest: RosterDigest, head: Head) -> Self {
+        let outlines = [head.numbers, head.uuids, head.texts].map(|shelf| Outline::of(&shelf, (*bytes).as_ref()));
+        Self(Arc::new(Inner {
+            bytes,
+            digest,
+            head,
+            outlines,
+        }))
     }
 
     fn bytes(&self) -> &[u8] {
@@ -290,10 +213,11 @@ impl Roster {
 
     pub(in crate::rollout) fn holds(&self, key: UserKey, id: &[u8]) -> bool {
         let (head, bytes) = (&self.0.head, self.bytes());
+        let [numbers, uuids, texts] = &self.0.outlines;
         match key {
-            UserKey::Number(key) => head.numbers.holds(bytes, key),
-            UserKey::Uuid(key) => head.uuids.holds(bytes, key),
-            UserKey::Text(hash) => head.texts.holds(bytes, key::fingerprint(head.key, hash, id)),
+            UserKey::Number(key) => head.numbers.holds(bytes, numbers, key),
+            UserKey::Uuid(key) => head.uuids.holds(bytes, uuids, key),
+            UserKey::Text(hash) => head.texts.holds(bytes, texts, key::fingerprint(head.key, hash, id)),
         }
     }
 
@@ -309,7 +233,7 @@ impl Roster {
     pub fn holds_part(&self, part: KeyPart) -> bool {
         let (head, bytes) = (&self.0.head, self.bytes());
         match part {
-            KeyPart::Number(key) => head.numbers.holds(bytes, key),
+            KeyPart::Number(key) => head.numbers.holds(bytes, &self.0.outlines[0], key),
             KeyPart::Uuid(upper) => head.uuids.holds_upper(bytes, upper),
             KeyPart::Text(hash) => head.texts.holds_upper(bytes, key::fingerprint_top(head.key, hash)),
         }

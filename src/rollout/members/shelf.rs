@@ -4,6 +4,7 @@
 
 use std::io::{self, Write};
 
+use super::outline::Outline;
 use crate::precedence::GivingWay;
 
 /// A bucket has at least so many keys on average, and fewer than twice as many.
@@ -13,9 +14,9 @@ pub(super) const AT_ONCE: usize = 16;
 /// Bytes of a bucket's place.
 const PLACE: usize = 4;
 /// Places that are looked at before requests go first.
-const PLACES_AT_ONCE: usize = 32 * 1024;
+const PLACES_AT_ONCE: usize = 8 * 1024;
 /// Keys that are counted before requests go first.
-const KEYS_COUNTED_AT_ONCE: usize = 8 * 1024;
+const KEYS_COUNTED_AT_ONCE: usize = 2 * 1024;
 
 /// A key: 64 or 128 bits.
 pub(super) trait Word: Copy + Ord {
@@ -101,7 +102,7 @@ impl Shelf {
         1 << bits
     }
 
-    fn buckets(&self) -> usize {
+    pub(super) fn buckets(&self) -> usize {
         Self::buckets_of(self.bits)
     }
 
@@ -124,7 +125,18 @@ impl Shelf {
             }
             before = place;
         }
-        place(bytes, self.places_at) == 0 && u64::from(before) == self.keys
+        self.place(bytes, 0) == 0 && u64::from(before) == self.keys
+    }
+
+    /// The number of a bucket's first key.
+    pub(super) fn place(&self, bytes: &[u8], number: usize) -> u32 {
+        let at = self.places_at + PLACE * number;
+        u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+    }
+
+    /// Where a bucket is whose first key has that number.
+    pub(super) fn at(&self, first: usize) -> usize {
+        self.keys_at + first * self.width as usize
     }
 
     fn bucket(&self, bytes: &[u8], number: usize) -> Bucket {
@@ -134,13 +146,15 @@ impl Shelf {
         Bucket {
             first,
             keys: next - first,
-            at: self.keys_at + first * self.width as usize,
+            at: self.at(first),
         }
     }
 
     /// Whether the key is there.
-    pub(super) fn holds<W: Word>(&self, bytes: &[u8], key: W) -> bool {
-        let bucket = self.bucket(bytes, key.top(self.bits));
+    pub(super) fn holds<W: Word>(&self, bytes: &[u8], outline: &Outline, key: W) -> bool {
+        let number = key.top(self.bits);
+        outline.fetch(self, bytes, number);
+        let bucket = self.bucket(bytes, number);
         let rest_at = bucket.at + bucket.keys;
         let (width, rest) = (self.width - 1, key.rest(self.bits));
         let mut from = 0;
@@ -264,10 +278,6 @@ struct Bucket {
     first: usize,
     keys: usize,
     at: usize,
-}
-
-fn place(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
 /// Which of the bytes there are that one, a bit each: eight at a time in a word, because the compiler makes sixteen
