@@ -1,16 +1,19 @@
-//! Which threads the scheduler lets go first where they share cores: those that serve requests before those that write
-//! the access log, and these before those that serve operators and keep the store. Without it a request that comes while
-//! a change is made waits for the rest of a slice of the scheduler's, some milliseconds (`make bench-switching`). Where
-//! the kernel refuses or does not know it, nothing is lost but that.
+//! Which threads the scheduler lets go first where they share cores: those that serve requests, those that write the
+//! access log, those that serve operators and keep the store, those that work at length on lists of users. Without it a
+//! request that comes while a change is made waits for the rest of a slice of the scheduler's, some milliseconds
+//! (`make bench-switching`). Where the kernel refuses or does not know it, nothing is lost but that.
 //!
 //! Not the idle class: it would give changes nothing at all for seconds while every core is busy with requests.
 
 use std::cell::Cell;
 use std::io;
+use std::panic::resume_unwind;
+use std::thread;
 use std::time::Duration;
 
 use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::gettid;
+use tokio::task::spawn_blocking;
 
 /// The shortest slice that the kernel takes (6.12 and later; others ignore it). A thread with a shorter slice than the
 /// running one's does not wait for the end of that.
@@ -18,9 +21,11 @@ const REQUESTS_SLICE: Duration = Duration::from_micros(100);
 /// About a quarter of a core's time where requests would take all of it: a line takes 0.3 µs, and what finds no room is
 /// lost.
 const LOGS_NICE: i32 = 5;
-/// About a thirtieth. The more these threads have a right to, the more often a request that comes while they run waits
-/// until they have had it: with a tenth it waited twice as long in all, and the latest changes were visible 2 ms sooner.
-const CHANGES_NICE: i32 = 15;
+/// About a tenth. The more these threads have a right to, the more often a request that comes while they run waits until
+/// they have had it; the less, the later a change that meets a burst of requests: `benches/README.md` has the figures.
+const CHANGES_NICE: i32 = 10;
+/// The least there is, about a seventieth: nobody waits for an import by the millisecond.
+const LONG_WORK_NICE: i32 = 19;
 /// Who gives way loses the rest of its slice: a short one, so that these shares stay about right.
 const BEHIND_SLICE: Duration = Duration::from_micros(200);
 
@@ -44,11 +49,45 @@ pub fn logs() {
     once(|| behind(LOGS_NICE));
 }
 
-/// Lets a thread of requests go first that waits for this core. Long work calls it about every 50 µs. The scheduler
+/// Begins what takes long on a thread of its own, behind those of changes, and yields what comes of it; none where the
+/// program ends before it is begun. It is carried through, even if nobody waits for it any more. Nobody may wait for it
+/// who holds what a change needs.
+pub fn at_length<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> impl Future<Output = Option<T>> {
+    let working = spawn_blocking(move || on_a_thread_of_its_own(work));
+    async move {
+        match working.await {
+            Ok(done) => done,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => resume_unwind(panic),
+                Err(_cancelled) => None,
+            },
+        }
+    }
+}
+
+/// Those of the runtime serve changes, too, and a thread that went behind them may not come back. Where none is to be
+/// had it is done here.
+fn on_a_thread_of_its_own<T: Send>(work: impl FnOnce() -> T + Send) -> Option<T> {
+    let (mut work, mut done) = (Some(work), None);
+    thread::scope(|scope| {
+        let started = thread::Builder::new()
+            .name("long-work".to_owned())
+            .spawn_scoped(scope, || {
+                once(|| behind(LONG_WORK_NICE));
+                done = work.take().map(|work| work());
+            });
+        if let Ok(Err(panic)) = started.map(thread::ScopedJoinHandle::join) {
+            resume_unwind(panic);
+        }
+    });
+    done.or_else(|| work.map(|work| work()))
+}
+
+/// Lets a thread of requests go first that waits for this core. Long work calls it about every 15 µs. The scheduler
 /// makes a thread wait that has just had more than its share, and looks again with its next tick only, up to 4 ms later;
 /// or here.
 pub fn give_way() {
-    std::thread::yield_now();
+    thread::yield_now();
 }
 
 /// [`give_way`] each so many items of long work.
@@ -56,7 +95,7 @@ pub fn give_way() {
 pub struct GivingWay(usize);
 
 impl GivingWay {
-    /// Another one is done, of which `each` take about 50 µs.
+    /// Another one is done, of which `each` take about 15 µs.
     pub fn after(&mut self, each: usize) {
         self.0 += 1;
         if self.0 >= each {
@@ -186,6 +225,28 @@ mod tests {
         assert_eq!(own, before.max(CHANGES_NICE));
         assert_eq!(started, own);
         assert_eq!(nice(), before, "no other thread changes");
+    }
+
+    #[tokio::test]
+    async fn long_work_goes_behind_changes_and_threads_of_the_runtime_do_not() {
+        let before = nice();
+        assert_eq!(at_length(nice).await, Some(before.max(LONG_WORK_NICE)));
+        assert_eq!(spawn_blocking(nice).await.expect("no panic"), before);
+        const { assert!(LONG_WORK_NICE > CHANGES_NICE, "nobody waits for it by the millisecond") }
+    }
+
+    #[tokio::test]
+    async fn long_work_is_carried_through_though_nobody_waits() {
+        let (done, told) = tokio::sync::oneshot::channel();
+        drop(at_length(|| done.send(())));
+        assert_eq!(told.await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_panic_of_long_work_is_that_of_who_waits_for_it() {
+        let waiting = tokio::spawn(at_length(|| -> u8 { panic!("of long work") }));
+        let panic = waiting.await.expect_err("a panic").into_panic();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"of long work"));
     }
 
     #[test]

@@ -14,7 +14,6 @@ use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::mpsc;
-use tokio::task::JoinError;
 
 use self::line::Line;
 use self::unpack::{Packing, Unpacking};
@@ -33,10 +32,10 @@ const PIECES: usize = 16;
 const LINE_BYTES_MAX: usize = 8 * 1024;
 /// More wrong lines are not told.
 const PROBLEMS_MAX: usize = 20;
-/// Lines that are read before requests go first: about 50 µs.
-const LINES_AT_ONCE: u32 = 512;
+/// Lines that are read before requests go first: about 15 µs.
+const LINES_AT_ONCE: u32 = 128;
 /// Bytes whose digest is made before requests go first, likewise.
-const DIGESTED_AT_ONCE: usize = 16 * 1024;
+const DIGESTED_AT_ONCE: usize = 4 * 1024;
 /// How long a list may pause.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
@@ -129,14 +128,14 @@ pub struct Reading<S> {
     problems: Vec<ProblemItem>,
 }
 
-/// Reads a whole list on a thread that may wait, while it arrives, and yields the digest of its request.
+/// Reads a whole list on a thread of its own, while it arrives, and yields the digest of its request.
 ///
 /// # Errors
 /// With all lines that are wrong, up to twenty, and where the look ended; or when the list is too large or ends early.
 pub async fn read<S: Sink>(reading: Reading<S>, parts: &Parts, body: Body) -> Result<(S, [u8; 32]), Refusal> {
     let mut unpacking = Unpacking::new(Packing::of(&parts.headers)?, reading)?;
     let (send, mut pieces) = mpsc::channel::<Bytes>(PIECES);
-    let work = tokio::task::spawn_blocking(move || {
+    let reading = precedence::at_length(move || {
         let mut fed = Ok(());
         while let Some(piece) = pieces.blocking_recv() {
             // Most clients hear why they are refused only after they have sent all.
@@ -167,19 +166,13 @@ pub async fn read<S: Sink>(reading: Reading<S>, parts: &Parts, body: Body) -> Re
         }
     }
     drop(send);
-    let read = done(work.await)?;
+    let read = reading.await.ok_or_else(ending)?;
     Ok((read?, sent::finished(digest)))
 }
 
-/// What a thread that may wait has done.
-///
-/// # Errors
-/// When the program is ending.
-pub fn done<T>(done: Result<T, JoinError>) -> Result<T, Refusal> {
-    done.map_err(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(_cancelled) => Refusal::new(Kind::Store, "the program is ending: ask the one that runs now"),
-    })
+/// Why nothing comes of a list that is read no further.
+pub fn ending() -> Refusal {
+    Refusal::new(Kind::Store, "the program is ending: ask the one that runs now")
 }
 
 impl Reading<Users> {

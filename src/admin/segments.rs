@@ -24,6 +24,7 @@ use super::users::{format, page, paged};
 use super::wire::{self, EditBody, MemberPage, NDJSON, PLAIN, Segment, Segments};
 use crate::clock;
 use crate::control::{Segment as LiveSegment, Snapshot};
+use crate::precedence;
 use crate::rollout::{Change, Members, Moment, Roster, SegmentName};
 
 /// A list of as many users or fewer is kept in the store itself, a row each.
@@ -182,7 +183,7 @@ async fn put(
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let (gathered, digest) = lists::read(Reading::of_members(format, key, threads), &parts, body).await?;
-    let keeping = tokio::task::spawn_blocking(move || {
+    let keeping = precedence::at_length(move || {
         let sorted = gathered.sorted();
         let sorted = sorted.map_err(|too_many| Refusal::new(Kind::TooLarge, too_many.to_string()))?;
         if sorted.users() <= SHORT_MAX {
@@ -202,7 +203,7 @@ async fn put(
         Ok::<_, Refusal>((change, Some(roster)))
     });
     // Held until it is live, so that it is not opened a second time.
-    let (asked, _roster) = lists::done(keeping.await)??;
+    let (asked, _roster) = keeping.await.ok_or_else(lists::ending)??;
     change(&state, terms, digest, asked).await
 }
 

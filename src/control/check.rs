@@ -10,6 +10,7 @@ use super::release::LiveRollout;
 use super::request::{Asked, ChangeError};
 use super::snapshot::{Snapshot, Surroundings};
 use crate::clock;
+use crate::precedence;
 use crate::rollout::{Change, Fact, Members, Moment, Plan, ReleaseName, Revision, RolloutName, Scheduled, Turnover};
 
 /// More scheduled changes are a mistake of whoever schedules them.
@@ -48,9 +49,8 @@ impl Moving {
             Self::Counted(turnover) => return Some(turnover),
             Self::Uncounted(both) => both,
         };
-        let counting = tokio::task::spawn_blocking(move || both.0.turnover(&both.1));
         // Nobody hears of it where the program is ending.
-        counting.await.unwrap_or_default()
+        precedence::at_length(move || both.0.turnover(&both.1)).await.flatten()
     }
 }
 

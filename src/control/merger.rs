@@ -10,6 +10,7 @@ use log::{error, info};
 use super::controller::Controller;
 use super::request::ChangeError;
 use crate::clock;
+use crate::precedence;
 use crate::rollout::{Fact, Members, Roster, SegmentName};
 use crate::telemetry::targets;
 
@@ -67,14 +68,10 @@ impl Merger {
         let began = clock::now();
         let rosters = Arc::clone(self.controller.store().rosters());
         let from = members.clone();
-        let written = tokio::task::spawn_blocking(move || rosters.merge(from.roster(), from.since())).await;
-        let roster = match written {
-            Ok(roster) => roster?,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The program is ending.
-                Err(_cancelled) => return Ok(()),
-            },
+        let written = precedence::at_length(move || rosters.merge(from.roster(), from.since())).await;
+        let Some(roster) = written.transpose()? else {
+            // The program is ending.
+            return Ok(());
         };
         let users = roster.name().users;
         if self.controller.merged(name, members, &roster).await? {

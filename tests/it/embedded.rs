@@ -163,7 +163,7 @@ fn threads_of_operators_and_of_the_store_give_way_to_those_of_requests_and_so_do
     }
     let own = niceness["edge"];
     for name in ["admin", "store-look", "store-upkeep", "BG state"] {
-        assert_eq!(niceness.get(name), Some(&own.max(15)), "{name} of {niceness:?}");
+        assert_eq!(niceness.get(name), Some(&own.max(10)), "{name} of {niceness:?}");
     }
     assert_eq!(niceness.get("access-log"), Some(&own.max(5)), "{niceness:?}");
 }

@@ -13,7 +13,7 @@ use crate::admin::refusal::{Kind, Refusal};
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Unpacked bytes that are read at once.
-const UNPACKED_AT_ONCE: usize = 128 * 1024;
+const UNPACKED_AT_ONCE: usize = 32 * 1024;
 
 /// How a list is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
