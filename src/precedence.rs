@@ -27,7 +27,7 @@ const CHANGES_NICE: i32 = 10;
 /// The least there is, about a seventieth: nobody waits for an import by the millisecond.
 const LONG_WORK_NICE: i32 = 19;
 /// Who gives way loses the rest of its slice: a short one, so that these shares stay about right.
-const BEHIND_SLICE: Duration = Duration::from_micros(200);
+const BEHIND_SLICE: Duration = Duration::from_micros(120);
 
 thread_local! {
     static KNOWN: Cell<bool> = const { Cell::new(false) };
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn a_thread_of_changes_has_a_short_slice_but_a_longer_one_than_one_of_requests() {
         let (before, after) = around(changes);
-        assert_eq!(after.sched_runtime, slice_or_none(&before, 200_000));
+        assert_eq!(after.sched_runtime, slice_or_none(&before, 120_000));
         assert!(BEHIND_SLICE > REQUESTS_SLICE, "or requests would not interrupt changes");
     }
 

@@ -69,8 +69,9 @@ async fn bounded(Shared(state): Shared<State>, request: Request, next: Next) -> 
 /// What the framework refuses by itself is a problem like any other; no answer is kept, guessed at or framed.
 async fn finished(request: Request, next: Next) -> Response {
     let (path, method) = (request.uri().path().to_owned(), request.method().clone());
-    let response = next.run(request).await;
     // Many requests one after the other are long work, too.
+    precedence::give_way();
+    let response = next.run(request).await;
     precedence::give_way();
     let mut response = match own(&response) {
         Some(kind) => {

@@ -1,5 +1,5 @@
-//! Work with a store that goes together, on one thread that may block. From a thread that must not, each read and each
-//! commit is handed to another one and back: two switches, which beside requests cost more than what is done.
+//! Work with a store on a thread that may block, and what goes together on one of them. Where the runtime can go on with
+//! its other work elsewhere, that is the thread that asks: handing a read to another one and back took a fifth of it.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -21,15 +21,6 @@ thread_local! {
 /// # Errors
 /// When the program is ending; then it was not begun.
 pub async fn on_one_thread<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Result<T, StoreError> {
-    let here = Handle::current();
-    if here.runtime_flavor() == RuntimeFlavor::MultiThread && !MAY_BLOCK.get() {
-        // Its other work goes on elsewhere, and this need not wait for a thread to have its turn.
-        return Ok(block_in_place(|| {
-            let _may = MayBlock::begin();
-            precedence::give_way();
-            here.block_on(work)
-        }));
-    }
     may_block(move || Handle::current().block_on(work)).await
 }
 
@@ -62,6 +53,10 @@ pub(super) async fn may_block<T: Send + 'static>(work: impl FnOnce() -> T + Send
         precedence::give_way();
         work()
     };
+    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        // Its other work goes on elsewhere, and this need not wait for a thread to have its turn.
+        return Ok(block_in_place(one_of_many));
+    }
     match spawn_blocking(one_of_many).await {
         Ok(done) => Ok(done),
         Err(error) => match error.try_into_panic() {
