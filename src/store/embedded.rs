@@ -179,20 +179,14 @@ impl Shared {
         let shared = self.clone();
         // It lasts as long as the thread reads, even if nobody waits for that any more.
         let turn = self.readers.turn().await;
-        let done = off_the_async_threads(move || {
+        let done = one_thread::may_block(move || {
             let done = shared.readers.read(work);
             drop(turn);
             done
         })
         .await;
-        done.map_err(|fault| fault.told(self.file.place()))
+        done?.map_err(|fault| fault.told(self.file.place()))
     }
-}
-
-async fn off_the_async_threads<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-) -> Result<T, Fault> {
-    one_thread::may_block(work).await?
 }
 
 /// The folder of rosters beside a store.
@@ -207,8 +201,16 @@ fn now() -> u64 {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn load(&self, facts: mpsc::Sender<Loaded>) -> Result<Revision, StoreError> {
-        let load = move |segments: Segments<'_>| read::load(segments, &facts);
-        self.shared.read_segments(load).await
+        let shared = self.shared.clone();
+        let turn = shared.readers.turn().await;
+        // As a rule the task that asks also receives the facts.
+        let loaded = one_thread::elsewhere(move || {
+            let rosters = &shared.rosters;
+            let loaded = shared.readers.read(|db| read::load(Segments { db, rosters }, &facts));
+            drop(turn);
+            loaded
+        });
+        loaded.await?.map_err(|fault| fault.told(self.shared.file.place()))
     }
 
     async fn commit(&self, base: Revision, commit: Commit) -> Result<Committed, CommitError> {
@@ -219,7 +221,7 @@ impl Store for EmbeddedStore {
         let mut writer = writer.lock_owned().await;
         let shared = self.shared.clone();
         // From here on it is carried through, even if nobody waits for it any more.
-        let done = off_the_async_threads(move || writer.commit(base, commit, &shared.feed)).await;
+        let done = one_thread::may_block(move || writer.commit(base, commit, &shared.feed)).await?;
         let done = done.map_err(|fault| fault.refused(self.shared.file.place()));
         match &done {
             Ok(_) => *self.shared.failing.lock() = None,
@@ -290,8 +292,8 @@ impl Store for EmbeddedStore {
             return Ok(());
         };
         let mut writer = writer.clone().lock_owned().await;
-        let kept = off_the_async_threads(move || writer.with(|db| answers::unchanged(db, &idempotency, at, now())));
-        kept.await.map_err(|fault| fault.told(self.shared.file.place()))
+        let kept = one_thread::may_block(move || writer.with(|db| answers::unchanged(db, &idempotency, at, now())));
+        kept.await?.map_err(|fault| fault.told(self.shared.file.place()))
     }
 
     async fn answered(&self, idempotency: &Idempotency) -> Result<Option<Answered>, StoreError> {
@@ -306,7 +308,7 @@ impl Store for EmbeddedStore {
         loop {
             // Whoever waits to commit goes first.
             let mut writer = writer.clone().lock_owned().await;
-            let some = off_the_async_threads(move || writer.with(|db| prune::some(db, before, now()))).await;
+            let some = one_thread::elsewhere(move || writer.with(|db| prune::some(db, before, now()))).await?;
             if !some.map_err(|fault| fault.told(self.shared.file.place()))? {
                 break;
             }
@@ -314,7 +316,7 @@ impl Store for EmbeddedStore {
         // Nobody commits meanwhile what names a file that is about to go.
         let mut writer = writer.clone().lock_owned().await;
         let shared = self.shared.clone();
-        let tidied = off_the_async_threads(move || {
+        let tidied = one_thread::elsewhere(move || {
             let mut named = writer.with(|db| read::rosters(db))?;
             let copy = StoreFile::copy_of(shared.file.path());
             if copy.path().exists() {
@@ -326,7 +328,9 @@ impl Store for EmbeddedStore {
             }
             Ok(shared.rosters.tidy(&named)?)
         });
-        tidied.await.map_err(|fault| fault.told(self.shared.file.place()))
+        tidied
+            .await?
+            .map_err(|fault: Fault| fault.told(self.shared.file.place()))
     }
 
     fn status(&self) -> StoreStatus {

@@ -40,7 +40,8 @@ impl Drop for MayBlock {
     }
 }
 
-/// Blocks where that is allowed: here, or on another thread.
+/// Blocks where that is allowed: here, or on another thread. Not for what waits for the task that asks, or would hold up
+/// what else that task does.
 ///
 /// # Errors
 /// When the program is ending; then it was not begun.
@@ -48,15 +49,27 @@ pub(super) async fn may_block<T: Send + 'static>(work: impl FnOnce() -> T + Send
     if MAY_BLOCK.get() {
         return Ok(work());
     }
+    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
+        // Its other tasks go on elsewhere, and this one need not wait for a thread to have its turn.
+        return Ok(block_in_place(|| {
+            let _may = MayBlock::begin();
+            precedence::give_way();
+            work()
+        }));
+    }
+    elsewhere(work).await
+}
+
+/// Blocks another thread, while the task that asks may go on.
+///
+/// # Errors
+/// When the program is ending; then it was not begun.
+pub(super) async fn elsewhere<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StoreError> {
     let one_of_many = move || {
         let _may = MayBlock::begin();
         precedence::give_way();
         work()
     };
-    if Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread {
-        // Its other work goes on elsewhere, and this need not wait for a thread to have its turn.
-        return Ok(block_in_place(one_of_many));
-    }
     match spawn_blocking(one_of_many).await {
         Ok(done) => Ok(done),
         Err(error) => match error.try_into_panic() {
@@ -111,6 +124,16 @@ mod tests {
         })
         .await
         .expect("no panic");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_is_done_elsewhere_may_wait_for_the_task_that_asks() {
+        let (send, receive) = std::sync::mpsc::channel();
+        let both = tokio::spawn(async move {
+            let tell = async { send.send(thread::current().id()).expect("it waits") };
+            tokio::join!(elsewhere(move || receive.recv().expect("told")), tell).0
+        });
+        assert!(both.await.expect("no panic").is_ok());
     }
 
     #[tokio::test]

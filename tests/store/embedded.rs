@@ -301,6 +301,23 @@ fn a_file_of_a_newer_program_is_refused_and_so_is_what_is_no_store() {
     assert!(nowhere.expect("refused").to_string().contains("/proc/none/rollouts.db"));
 }
 
+#[test]
+fn a_task_receives_what_it_loads_where_its_runtime_has_several_threads() {
+    let folder = Folder::new();
+    let store = folder.open();
+    let facts = ["a", "b", "c", "d", "e"].map(|name| put(name, "1")).to_vec();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().expect("a runtime");
+    let expected = (Revision(1), facts.clone());
+    let loaded = runtime.block_on(async {
+        must(&store, 0, facts).await;
+        tokio::time::timeout(Duration::from_secs(60), tokio::spawn(async move { load(&store).await })).await
+    });
+    // A thread that waits for itself would not end.
+    runtime.shutdown_background();
+    assert_eq!(loaded.expect("it ends").expect("no panic"), expected);
+}
+
 #[tokio::test]
 async fn reading_waits_for_no_writer_and_writing_for_no_reader() {
     let folder = Folder::new();
