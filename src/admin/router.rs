@@ -72,6 +72,7 @@ async fn finished(request: Request, next: Next) -> Response {
     // Many requests one after the other are long work, too.
     precedence::give_way();
     let response = next.run(request).await;
+    // Sending it is another stretch, within the kernel.
     precedence::give_way();
     let mut response = match own(&response) {
         Some(kind) => {

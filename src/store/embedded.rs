@@ -176,16 +176,23 @@ impl Shared {
         self: &Arc<Self>,
         work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let done = one_thread::may_block(self.reading(work).await).await?;
+        done.map_err(|fault| fault.told(self.file.place()))
+    }
+
+    /// What reads within one transaction, once it may.
+    async fn reading<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> impl FnOnce() -> Result<T, Fault> + Send + 'static {
         let shared = self.clone();
         // It lasts as long as the thread reads, even if nobody waits for that any more.
         let turn = self.readers.turn().await;
-        let done = one_thread::may_block(move || {
+        move || {
             let done = shared.readers.read(work);
             drop(turn);
             done
-        })
-        .await;
-        done?.map_err(|fault| fault.told(self.file.place()))
+        }
     }
 }
 
@@ -201,16 +208,11 @@ fn now() -> u64 {
 #[async_trait]
 impl Store for EmbeddedStore {
     async fn load(&self, facts: mpsc::Sender<Loaded>) -> Result<Revision, StoreError> {
-        let shared = self.shared.clone();
-        let turn = shared.readers.turn().await;
+        let rosters = self.shared.rosters.clone();
+        let load = move |db: &Connection| read::load(Segments { db, rosters: &rosters }, &facts);
         // As a rule the task that asks also receives the facts.
-        let loaded = one_thread::elsewhere(move || {
-            let rosters = &shared.rosters;
-            let loaded = shared.readers.read(|db| read::load(Segments { db, rosters }, &facts));
-            drop(turn);
-            loaded
-        });
-        loaded.await?.map_err(|fault| fault.told(self.shared.file.place()))
+        let loaded = one_thread::elsewhere(self.shared.reading(load).await).await?;
+        loaded.map_err(|fault| fault.told(self.shared.file.place()))
     }
 
     async fn commit(&self, base: Revision, commit: Commit) -> Result<Committed, CommitError> {

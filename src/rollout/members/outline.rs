@@ -1,4 +1,4 @@
-//! Where about every eighth bucket of a shelf begins, small enough to stay in the near caches: who asks for a key has its
+//! Where every eighth bucket of a shelf begins, small enough to stay in the near caches: who asks for a key has its
 //! bucket fetched by it while the place of that is still being read. Keys are spread evenly, so that a bucket begins about
 //! where its share of the keys between two that are known says. One wait for memory instead of two, one behind the other.
 
@@ -6,7 +6,7 @@ use super::shelf::Shelf;
 use crate::precedence::GivingWay;
 use crate::prefetch::prefetch;
 
-/// As few bits of a bucket's number are left out. The keys of so many buckets differ from their even share by about five,
+/// So many bits of a bucket's number are left out. The keys of so many buckets differ from their even share by about five,
 /// which is half a line.
 const LEFT_OUT: u32 = 3;
 /// A smaller shelf is in the near caches itself.

@@ -71,7 +71,7 @@ impl Sink {
         }
         let mut left = lines;
         while !left.is_empty() {
-            let some = at_once(left);
+            let some = first_lines(left);
             let (written, outcome) = write_counted(&mut self.file, some);
             if let Err(cause) = outcome {
                 let (rest_of_line, unsent) = broken_off(left, written);
@@ -102,7 +102,7 @@ fn append_to(path: &Path) -> io::Result<File> {
 }
 
 /// The first lines, as many as are written together. At least one.
-fn at_once(lines: &[u8]) -> &[u8] {
+fn first_lines(lines: &[u8]) -> &[u8] {
     let within = &lines[..lines.len().min(WRITTEN_AT_ONCE)];
     let end = memrchr(b'\n', within).or_else(|| memchr(b'\n', lines));
     end.map_or(lines, |end| &lines[..=end])
@@ -174,7 +174,7 @@ mod tests {
         let lines = [b"0123456789\n".repeat(4_000), long.clone(), b"end\n".to_vec()].concat();
         let (mut left, mut pieces) = (lines.as_slice(), Vec::new());
         while !left.is_empty() {
-            let some = at_once(left);
+            let some = first_lines(left);
             pieces.push(some);
             left = &left[some.len()..];
         }
