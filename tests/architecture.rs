@@ -54,9 +54,9 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "xxhash_rust",
             "regex",
             "semver",
-            "smallvec",
             "ipnet",
             "thiserror",
+            "wide",
         ],
     ),
     (

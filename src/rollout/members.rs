@@ -46,24 +46,40 @@ pub struct Turnover {
     pub kept: u64,
 }
 
-/// Who asks, hashed once for all segments of a rollout.
+/// Who asks, hashed once for all lists of a rollout, and only if one of them wants it.
 pub(super) struct Asking<'a> {
-    pub hash: UserHash,
-    pub id: &'a [u8],
+    id: &'a [u8],
+    hash: Option<UserHash>,
     key: Option<UserKey>,
 }
 
 impl<'a> Asking<'a> {
     pub(super) fn new(id: &'a [u8]) -> Self {
         Self {
-            hash: UserHash::of(id),
             id,
+            hash: None,
             key: None,
         }
     }
 
+    /// What a list says of the user.
+    pub(super) fn found_in<V: Copy>(&mut self, users: &UserMap<V>) -> Option<V> {
+        if users.is_empty() {
+            return None;
+        }
+        users.get(self.hash(), self.id)
+    }
+
+    fn hash(&mut self) -> UserHash {
+        *self.hash.get_or_insert_with(|| UserHash::of(self.id))
+    }
+
     fn key(&mut self) -> UserKey {
-        *self.key.get_or_insert_with(|| UserKey::of(self.hash, self.id))
+        if let Some(key) = self.key {
+            return key;
+        }
+        let key = UserKey::or_text(self.id, || self.hash());
+        *self.key.insert(key)
     }
 }
 
@@ -121,7 +137,7 @@ impl Members {
 
     /// Whether the user who asks is one of them.
     pub(super) fn holds(&self, who: &mut Asking<'_>) -> bool {
-        if let Some(is_in) = self.since.get(who.hash, who.id) {
+        if let Some(is_in) = who.found_in(&self.since) {
             return is_in;
         }
         match &self.roster {
@@ -181,7 +197,7 @@ impl Members {
 
     fn set(&mut self, id: &[u8], is_in: bool) {
         let mut who = Asking::new(id);
-        let before = self.since.get(who.hash, id);
+        let before = who.found_in(&self.since);
         let listed = self.roster.as_ref().is_some_and(|roster| roster.holds(who.key(), id));
         if before.unwrap_or(listed) == is_in {
             return;

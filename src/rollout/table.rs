@@ -172,14 +172,14 @@ impl Table {
         told: &mut impl Told,
     ) -> Option<(ReleaseIdx, Reason)> {
         let mut asking = identity.user().map(|user| Asking::new(UserId::as_bytes(user)));
-        let single = asking.as_ref().and_then(|who| self.users.get(who.hash, who.id));
+        let single = asking.as_mut().and_then(|who| who.found_in(&self.users));
         told.single(single.is_some());
         if let Some(release) = single {
             return Some((release, Reason::User));
         }
         for (place, target) in self.targets.iter().enumerate() {
             let met = match &target.what {
-                Matcher::Users(users) => asking.as_ref().is_some_and(|who| users.get(who.hash, who.id).is_some()),
+                Matcher::Users(users) => asking.as_mut().is_some_and(|who| who.found_in(users).is_some()),
                 Matcher::Segment(_, members) => asking.as_mut().is_some_and(|who| members.holds(who)),
                 Matcher::When(rule) => rule.matches(request),
             };

@@ -69,6 +69,10 @@ impl<V: Copy> UserMap<V> {
         self.length
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
     /// The value of the user with that hash; a user whose hash is another's is as rare as 64 bits make it.
     pub fn get_by_hash(&self, hash: UserHash) -> Option<V> {
         let same = |known: &[u8]| UserHash::of(known).0 == hash.0;

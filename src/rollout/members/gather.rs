@@ -115,9 +115,8 @@ impl Gathered {
     /// to sort what has come.
     pub fn add(&mut self, id: &str) {
         let bytes = id.as_bytes();
-        let hash = UserHash::of(bytes);
         self.count += 1;
-        self.bytes += match UserKey::of(hash, bytes) {
+        self.bytes += match UserKey::of(bytes) {
             UserKey::Number(key) => {
                 self.numbers[part(u128::from(key) << 64)].push(key);
                 size_of::<u64>()

@@ -1,6 +1,7 @@
 //! A user id as rosters know it. Numbers and UUIDs are mixed by a bijection: no two ids share a key, and the id can be
 //! had back from it. Every other id is known by a keyed fingerprint of 128 bits.
 
+use wide::{bytemuck, i16x8, u8x16};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::rollout::users::UserHash;
@@ -11,6 +12,9 @@ const UUID_ROUND: u64 = 0x9e37_79b9_7f4a_7c15;
 const DIGITS_MAX: usize = 20;
 const UUID_LEN: usize = 36;
 const DASHES: [usize; 4] = [8, 13, 18, 23];
+const TENS: [u64; 8] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000];
+/// Eight bytes of one value.
+const EACH: u64 = 0x0101_0101_0101_0101;
 
 /// Of the ids that are neither numbers nor UUIDs: chosen at random where a roster is made, so that nobody can choose ids
 /// that share a fingerprint.
@@ -40,14 +44,20 @@ pub enum KeyPart {
 }
 
 impl UserKey {
-    /// Of an id and its hash.
-    pub(in crate::rollout) fn of(hash: UserHash, id: &[u8]) -> Self {
+    /// Of an id.
+    pub(in crate::rollout) fn of(id: &[u8]) -> Self {
+        Self::or_text(id, || UserHash::of(id))
+    }
+
+    /// Of an id, which is hashed only if it is neither number nor UUID.
+    #[inline]
+    pub(super) fn or_text(id: &[u8], hash: impl FnOnce() -> UserHash) -> Self {
         if let Some(number) = number(id) {
             Self::Number(mix(number))
         } else if let Some(uuid) = uuid(id) {
             Self::Uuid(mix_uuid(uuid))
         } else {
-            Self::Text(hash)
+            Self::Text(hash())
         }
     }
 }
@@ -56,7 +66,7 @@ impl KeyPart {
     /// Of an id and its hash.
     #[must_use]
     pub fn of(hash: UserHash, id: &[u8]) -> Self {
-        match UserKey::of(hash, id) {
+        match UserKey::or_text(id, || hash) {
             UserKey::Number(key) => Self::Number(key),
             UserKey::Uuid(key) => Self::Uuid((key >> 64) as u64),
             UserKey::Text(hash) => Self::Text(hash),
@@ -90,65 +100,79 @@ pub(super) fn uuid_of(key: u128) -> String {
     format!("{a}-{b}-{c}-{}-{}", &digits[16..20], &digits[20..])
 }
 
+/// Without a loop over its digits, whose number varies: a lookup waits for memory, and the processor goes on meanwhile with
+/// what comes next, as far as it guessed right.
 fn number(id: &[u8]) -> Option<u64> {
     if id.is_empty() || id.len() > DIGITS_MAX || (id[0] == b'0' && id.len() > 1) {
         return None;
     }
     let (eights, rest) = id.as_chunks::<8>();
-    let mut value: u64 = 0;
+    let (mut value, mut wrong) = (0u64, 0);
+    let mut take = |text: u64| {
+        wrong |= not_digits(text);
+        eight_digits(text)
+    };
     for eight in eights {
-        value = value * 100_000_000 + eight_digits(*eight)?;
+        // At most 16 digits are in it, which fit; the last ones may not.
+        value = value
+            .wrapping_mul(100_000_000)
+            .wrapping_add(take(u64::from_le_bytes(*eight)));
     }
-    // At most 16 digits are in it, which fit; the last ones may not.
-    for byte in rest {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        value = value.checked_mul(10)?.checked_add(u64::from(digit))?;
-    }
-    Some(value)
+    let last = match id.last_chunk::<8>() {
+        Some(last) => u64::from_le_bytes(*last),
+        None => rest.iter().fold(0, |text, byte| (text >> 8) | (u64::from(*byte) << 56)),
+    };
+    let taken = u64::MAX >> (8 * rest.len());
+    let last = take((last & !taken) | ((u64::from(b'0') * EACH) & taken));
+    let value = value.checked_mul(TENS[rest.len()])?.checked_add(last)?;
+    (wrong == 0).then_some(value)
+}
+
+/// A high bit for each of eight bytes that is no decimal digit, or for one above it.
+fn not_digits(text: u64) -> u64 {
+    let digits = text.wrapping_sub(u64::from(b'0') * EACH);
+    // Above 9 or below 0 sets a high bit here or there.
+    (digits | digits.wrapping_add(0x76 * EACH) | text) & (0x80 * EACH)
 }
 
 /// Eight digits as a number, all at once: pairs, then fours, then the eight.
-fn eight_digits(text: [u8; 8]) -> Option<u64> {
-    let text = u64::from_le_bytes(text);
-    let digits = text.wrapping_sub(0x3030_3030_3030_3030);
-    // Above 9 or below 0 sets a high bit here or there.
-    if (digits | digits.wrapping_add(0x7676_7676_7676_7676) | text) & 0x8080_8080_8080_8080 != 0 {
-        return None;
-    }
+fn eight_digits(text: u64) -> u64 {
+    let digits = text & (0x0f * EACH);
     let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
     let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+    (fours * 10_000 + (fours >> 32)) & 0xffff_ffff
 }
 
-/// What a byte is worth as a digit of a UUID; 0xff where it is none.
-const NIBBLES: [u8; 256] = {
-    let mut table = [0xff; 256];
-    let mut n = 0;
-    while n < 16 {
-        table[b"0123456789abcdef"[n as usize] as usize] = n;
-        n += 1;
-    }
-    table
-};
-
 fn uuid(id: &[u8]) -> Option<u128> {
-    if id.len() != UUID_LEN || DASHES.iter().any(|dash| id[*dash] != b'-') {
+    let id: &[u8; UUID_LEN] = id.try_into().ok()?;
+    if DASHES.iter().any(|dash| id[*dash] != b'-') {
         return None;
     }
-    let (mut value, mut wrong) = (0u128, 0u8);
-    for part in [&id[..8], &id[9..13], &id[14..18], &id[19..23], &id[24..]] {
-        let mut digits: u64 = 0;
-        for byte in part {
-            let nibble = NIBBLES[usize::from(*byte)];
-            wrong |= nibble;
-            digits = (digits << 4) | u64::from(nibble & 0xf);
-        }
-        value = (value << (4 * part.len())) | u128::from(digits);
-    }
-    (wrong < 16).then_some(value)
+    let mut digits = [[0; 16]; 2];
+    digits[0][..8].copy_from_slice(&id[..8]);
+    digits[0][8..12].copy_from_slice(&id[9..13]);
+    digits[0][12..].copy_from_slice(&id[14..18]);
+    digits[1][..4].copy_from_slice(&id[19..23]);
+    digits[1][4..].copy_from_slice(&id[24..]);
+    let mut wrong = u8x16::ZERO;
+    let [high, low] = digits.map(|digits| {
+        let (nibbles, past) = nibbles(digits);
+        wrong |= past;
+        let pairs: i16x8 = bytemuck::cast(nibbles);
+        ((pairs << 4) | (pairs >> 8)) & i16x8::splat(0xff)
+    });
+    let value = u128::from_be_bytes(u8x16::narrow_i16x8(high, low).to_array());
+    (wrong == u8x16::ZERO).then_some(value)
+}
+
+/// What sixteen bytes are worth as digits of a UUID, each; and how far each is past the last digit or letter, which is not
+/// 0 where it is none.
+fn nibbles(text: [u8; 16]) -> (u8x16, u8x16) {
+    let text = u8x16::new(text);
+    let letters = text.simd_gt(u8x16::splat(b'9'));
+    let of = |digit: u8, letter: u8| u8x16::splat(digit) ^ (letters & u8x16::splat(digit ^ letter));
+    let nth = text - of(b'0', b'a');
+    (nth + of(0, 10), nth.saturating_sub(of(9, 5)))
 }
 
 fn mix_uuid(uuid: u128) -> u128 {
@@ -196,8 +220,34 @@ mod tests {
     }
 
     #[test]
+    fn any_byte_in_any_place_is_read_as_the_standard_library_reads_it() {
+        let plain = |id: &[u8]| {
+            let text = std::str::from_utf8(id).ok()?;
+            let value: u64 = text.parse().ok()?;
+            (value.to_string() == text).then_some(value)
+        };
+        let hexadecimal = |id: &[u8]| {
+            let digits: String = std::str::from_utf8(id).ok()?.split('-').collect();
+            let value = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+            (uuid_of(mix_uuid(value)).as_bytes() == id).then_some(value)
+        };
+        let numbers = (1..=DIGITS_MAX).map(|digits| "98765432109876543210"[DIGITS_MAX - digits..].to_owned());
+        let uuids = ["01234567-89ab-cdef-0123-456789abcdef".to_owned()];
+        for id in numbers.chain(uuids) {
+            for place in 0..id.len() {
+                for byte in 0..=u8::MAX {
+                    let mut id = id.clone().into_bytes();
+                    id[place] = byte;
+                    assert_eq!(number(&id), plain(&id), "{}", id.escape_ascii());
+                    assert_eq!(uuid(&id), hexadecimal(&id), "{}", id.escape_ascii());
+                }
+            }
+        }
+    }
+
+    #[test]
     fn only_what_a_machine_would_write_is_a_number_or_a_uuid() {
-        let kind = |id: &str| UserKey::of(UserHash::of(id.as_bytes()), id.as_bytes());
+        let kind = |id: &str| UserKey::of(id.as_bytes());
         for text in [
             "",
             "00",

@@ -4,7 +4,6 @@ use super::draft::Draft;
 use super::key::{RosterKey, UserKey, fingerprint, number_of, uuid_of};
 use super::roster::Roster;
 use crate::precedence::GivingWay;
-use crate::rollout::users::UserHash;
 
 /// Keys that are compared before requests go first.
 const KEYS_COMPARED_AT_ONCE: usize = 512;
@@ -25,7 +24,7 @@ impl Order {
     #[must_use]
     pub fn of(id: &str, key: RosterKey) -> Self {
         let id = id.as_bytes();
-        match UserKey::of(UserHash::of(id), id) {
+        match UserKey::of(id) {
             UserKey::Number(number) => Self::Number(number),
             UserKey::Uuid(uuid) => Self::Uuid(uuid),
             UserKey::Text(hash) => Self::Text(fingerprint(key, hash, id)),

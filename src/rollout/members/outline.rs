@@ -34,12 +34,12 @@ impl Outline {
         Self(numbers.map(place).collect())
     }
 
-    /// Has the lines fetched in which that bucket is, most likely.
+    /// Has the lines fetched in which that bucket is, most likely; one of UUIDs is two lines long.
     pub(super) fn fetch(&self, shelf: &Shelf, bytes: &[u8], number: usize) {
         let Some(at) = self.guess(shelf, number) else {
             return;
         };
-        for line in [at, at + LINE] {
+        for line in [at, at + LINE, at + 2 * LINE] {
             if let Some(byte) = bytes.get(line) {
                 prefetch(byte);
             }

@@ -14,7 +14,6 @@ use super::key::{self, KeyPart, RosterKey, UserKey};
 use super::merge::{Order, in_both};
 use super::outline::Outline;
 use super::shelf::{AT_ONCE, Shelf};
-use crate::rollout::users::UserHash;
 
 const MAGIC: [u8; 8] = *b"SwydRst1";
 /// Magic, the two halves of the key, the counts of each kind, and the names' length and digest.
@@ -225,7 +224,7 @@ impl Roster {
     #[must_use]
     pub fn contains(&self, id: &str) -> bool {
         let id = id.as_bytes();
-        self.holds(UserKey::of(UserHash::of(id), id), id)
+        self.holds(UserKey::of(id), id)
     }
 
     /// Whether an id of which only a part of the key is known is in it.

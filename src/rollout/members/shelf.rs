@@ -4,11 +4,15 @@
 
 use std::io::{self, Write};
 
+use wide::u8x16;
+
 use super::outline::Outline;
 use crate::precedence::GivingWay;
 
 /// A bucket has at least so many keys on average, and fewer than twice as many.
 const KEYS_IN_A_BUCKET: u64 = 8;
+/// A bucket's number has at most so many: there are no more keys than that, and a bucket has several.
+const TOP_BITS_MAX: u32 = 32;
 /// Low bytes that are compared at once. A roster ends with so many zeros, so that reading never passes its end.
 pub(super) const AT_ONCE: usize = 16;
 /// Bytes of a bucket's place.
@@ -27,10 +31,10 @@ pub(super) trait Word: Copy + Ord {
     fn load(bytes: &[u8], at: usize) -> Self;
     /// The top bits, as a number.
     fn top(self, bits: u32) -> usize;
-    /// All below the top bits, without the low byte.
-    fn rest(self, bits: u32) -> Self;
-    /// The lowest bytes.
-    fn lowest(self, bytes: u32) -> Self;
+    /// What is left of it without the low byte and without what the mask, [`Shelf::rest`], has not.
+    fn rest(self, mask: u128) -> Self;
+    /// What the mask has.
+    fn masked(self, mask: u128) -> Self;
     fn low(self) -> u8;
 }
 
@@ -50,18 +54,15 @@ macro_rules! word {
                 <$word>::from_le_bytes(word)
             }
             fn top(self, bits: u32) -> usize {
-                // Two steps: there may be no top bits.
-                (self >> 1 >> (Self::BITS - 1 - bits)) as usize
+                // Of half a word, whose bits can all be left out: there may be no top bits.
+                let half = (self >> (Self::BITS - TOP_BITS_MAX)) as u64;
+                (half >> (TOP_BITS_MAX - bits)) as usize
             }
-            fn rest(self, bits: u32) -> Self {
-                (self << bits) >> bits >> 8
+            fn rest(self, mask: u128) -> Self {
+                (self >> 8) & (mask as $word)
             }
-            fn lowest(self, bytes: u32) -> Self {
-                if bytes == 0 {
-                    return 0;
-                }
-                let above = Self::BITS - 8 * bytes;
-                (self << above) >> above
+            fn masked(self, mask: u128) -> Self {
+                self & (mask as $word)
             }
             fn low(self) -> u8 {
                 self as u8
@@ -80,6 +81,8 @@ pub(super) struct Shelf {
     bits: u32,
     /// Bytes of a key beside its bucket's number; at least one.
     width: u32,
+    /// The bits of a key beside its bucket's number and its low byte, at the bottom.
+    rest: u128,
     places_at: usize,
     keys_at: usize,
 }
@@ -93,6 +96,7 @@ impl Shelf {
             keys,
             bits,
             width,
+            rest: u128::MAX >> (u128::BITS - (W::BITS - bits - 8)),
             places_at: at,
             keys_at: at + PLACE * (Self::buckets_of(bits) + 1),
         }
@@ -156,7 +160,7 @@ impl Shelf {
         outline.fetch(self, bytes, number);
         let bucket = self.bucket(bytes, number);
         let rest_at = bucket.at + bucket.keys;
-        let (width, rest) = (self.width - 1, key.rest(self.bits));
+        let (width, rest) = (self.width as usize - 1, key.rest(self.rest));
         let mut from = 0;
         while from < bucket.keys {
             let mut alike = same(bytes, bucket.at + from, key.low());
@@ -166,7 +170,7 @@ impl Shelf {
             }
             while alike != 0 {
                 let nth = from + alike.trailing_zeros() as usize;
-                let found = W::load(bytes, rest_at + nth * width as usize).lowest(width);
+                let found = W::load(bytes, rest_at + nth * width).masked(self.rest);
                 if found == rest {
                     return true;
                 }
@@ -200,8 +204,8 @@ impl Shelf {
     }
 
     fn key<W: Word>(&self, bytes: &[u8], number: usize, bucket: &Bucket, nth: usize) -> W {
-        let width = self.width - 1;
-        let rest = W::load(bytes, bucket.at + bucket.keys + nth * width as usize).lowest(width);
+        let width = self.width as usize - 1;
+        let rest = W::load(bytes, bucket.at + bucket.keys + nth * width).masked(self.rest);
         let below = (rest.wide() << 8) | u128::from(bytes[bucket.at + nth]);
         let top = if self.bits == 0 {
             0
@@ -267,7 +271,7 @@ impl Shelf {
         }
         let width = self.width as usize - 1;
         for key in keys {
-            out.write_all(&key.rest(self.bits).wide().to_le_bytes()[..width])?;
+            out.write_all(&key.rest(self.rest).wide().to_le_bytes()[..width])?;
         }
         Ok(())
     }
@@ -280,15 +284,9 @@ struct Bucket {
     at: usize,
 }
 
-/// Which of the bytes there are that one, a bit each: eight at a time in a word, because the compiler makes sixteen
-/// comparisons of a loop.
+/// Which of the sixteen bytes there are that one, a bit each.
 fn same(bytes: &[u8], at: usize, low: u8) -> u32 {
-    const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-    let eight = |at: usize| {
-        let differ = u64::load(bytes, at) ^ (u64::from(low) * 0x0101_0101_0101_0101);
-        // The high bit of each byte that does not differ; then these bits side by side.
-        let alike = !(((differ & LOW_BITS) + LOW_BITS) | differ | LOW_BITS);
-        ((alike >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
-    };
-    eight(at) | (eight(at + 8) << 8)
+    let mut some = [0; AT_ONCE];
+    some.copy_from_slice(&bytes[at..at + AT_ONCE]);
+    u8x16::new(some).simd_eq(u8x16::splat(low)).to_bitmask()
 }
