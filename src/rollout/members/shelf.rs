@@ -31,9 +31,9 @@ pub(super) trait Word: Copy + Ord {
     fn load(bytes: &[u8], at: usize) -> Self;
     /// The top bits, as a number.
     fn top(self, bits: u32) -> usize;
-    /// What is left of it without the low byte and without what the mask, [`Shelf::rest`], has not.
+    /// All between the top bits and the low byte; [`Shelf::rest_mask`] says how much that is.
     fn rest(self, mask: u128) -> Self;
-    /// What the mask has.
+    /// The bits that the mask has.
     fn masked(self, mask: u128) -> Self;
     fn low(self) -> u8;
 }
@@ -54,9 +54,9 @@ macro_rules! word {
                 <$word>::from_le_bytes(word)
             }
             fn top(self, bits: u32) -> usize {
-                // Of half a word, whose bits can all be left out: there may be no top bits.
-                let half = (self >> (Self::BITS - TOP_BITS_MAX)) as u64;
-                (half >> (TOP_BITS_MAX - bits)) as usize
+                // Two steps: there may be no top bits, and no word is shifted by all of its bits.
+                let most = (self >> (Self::BITS - TOP_BITS_MAX)) as u64;
+                (most >> (TOP_BITS_MAX - bits)) as usize
             }
             fn rest(self, mask: u128) -> Self {
                 (self >> 8) & (mask as $word)
@@ -81,8 +81,8 @@ pub(super) struct Shelf {
     bits: u32,
     /// Bytes of a key beside its bucket's number; at least one.
     width: u32,
-    /// The bits of a key beside its bucket's number and its low byte, at the bottom.
-    rest: u128,
+    /// As many low bits as a key has beside its bucket's number and its low byte; kept, as each lookup wants it twice.
+    rest_mask: u128,
     places_at: usize,
     keys_at: usize,
 }
@@ -96,7 +96,7 @@ impl Shelf {
             keys,
             bits,
             width,
-            rest: u128::MAX >> (u128::BITS - (W::BITS - bits - 8)),
+            rest_mask: u128::MAX >> (u128::BITS - (W::BITS - bits - 8)),
             places_at: at,
             keys_at: at + PLACE * (Self::buckets_of(bits) + 1),
         }
@@ -160,7 +160,7 @@ impl Shelf {
         outline.fetch(self, bytes, number);
         let bucket = self.bucket(bytes, number);
         let rest_at = bucket.at + bucket.keys;
-        let (width, rest) = (self.width as usize - 1, key.rest(self.rest));
+        let (width, rest) = (self.width as usize - 1, key.rest(self.rest_mask));
         let mut from = 0;
         while from < bucket.keys {
             let mut alike = same(bytes, bucket.at + from, key.low());
@@ -170,7 +170,7 @@ impl Shelf {
             }
             while alike != 0 {
                 let nth = from + alike.trailing_zeros() as usize;
-                let found = W::load(bytes, rest_at + nth * width).masked(self.rest);
+                let found = W::load(bytes, rest_at + nth * width).masked(self.rest_mask);
                 if found == rest {
                     return true;
                 }
@@ -205,7 +205,7 @@ impl Shelf {
 
     fn key<W: Word>(&self, bytes: &[u8], number: usize, bucket: &Bucket, nth: usize) -> W {
         let width = self.width as usize - 1;
-        let rest = W::load(bytes, bucket.at + bucket.keys + nth * width).masked(self.rest);
+        let rest = W::load(bytes, bucket.at + bucket.keys + nth * width).masked(self.rest_mask);
         let below = (rest.wide() << 8) | u128::from(bytes[bucket.at + nth]);
         let top = if self.bits == 0 {
             0
@@ -271,7 +271,7 @@ impl Shelf {
         }
         let width = self.width as usize - 1;
         for key in keys {
-            out.write_all(&key.rest(self.rest).wide().to_le_bytes()[..width])?;
+            out.write_all(&key.rest(self.rest_mask).wide().to_le_bytes()[..width])?;
         }
         Ok(())
     }
@@ -284,7 +284,7 @@ struct Bucket {
     at: usize,
 }
 
-/// Which of the sixteen bytes there are that one, a bit each.
+/// Which of the bytes there are that one, a bit each. The compiler makes sixteen comparisons of a loop.
 fn same(bytes: &[u8], at: usize, low: u8) -> u32 {
     let mut some = [0; AT_ONCE];
     some.copy_from_slice(&bytes[at..at + AT_ONCE]);
