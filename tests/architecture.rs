@@ -49,6 +49,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "serde",
             "schemars",
             "http",
+            "bytes",
             "hashbrown",
             "smallvec",
             "xxhash_rust",

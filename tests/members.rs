@@ -1,7 +1,6 @@
 //! Members against a set that is known to be right: through any sequence of edits, imports and merges.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use switchyard::rollout::{
     Draft, Gathered, KeyPart, Members, Merged, NamesMark, Order, Roster, RosterDigest, RosterFault, RosterKey,
@@ -50,7 +49,7 @@ fn bytes_of(mut draft: impl Draft) -> (Vec<u8>, RosterDigest) {
 
 fn roster_of(draft: impl Draft) -> Roster {
     let (bytes, digest) = bytes_of(draft);
-    Roster::open(Arc::new(bytes), digest).expect("what was written")
+    Roster::open(bytes.into(), digest).expect("what was written")
 }
 
 fn gathered<'a>(ids: impl IntoIterator<Item = &'a String>) -> Gathered {
@@ -136,7 +135,7 @@ fn members_are_those_of_a_set_through_any_edits_imports_and_merges() {
                         let (bytes, digest) = bytes_of(merged);
                         // The same as a list of the same ids would have made.
                         assert_eq!(bytes, bytes_of(gathered(&model).sorted().expect("few")).0);
-                        let next = Roster::open(Arc::new(bytes), digest).expect("what was written");
+                        let next = Roster::open(bytes.into(), digest).expect("what was written");
                         (members, names) = (Members::of(next), all);
                         assert_eq!(members.since_len(), 0);
                     }
@@ -187,7 +186,7 @@ fn bytes_that_are_not_what_was_written_are_refused() {
     let mut dice = Dice(9);
     let ids: Vec<String> = (0..5_000).map(|_| dice.id(10_000)).collect();
     let (bytes, digest) = bytes_of(gathered(&ids).sorted().expect("few"));
-    let open = |bytes: Vec<u8>| Roster::open(Arc::new(bytes), digest).map(|_| ());
+    let open = |bytes: Vec<u8>| Roster::open(bytes.into(), digest).map(|_| ());
     assert_eq!(open(bytes.clone()), Ok(()));
     assert_eq!(open(Vec::new()), Err(RosterFault::NotARoster));
     assert_eq!(open(b"SQLite format 3".repeat(20)), Err(RosterFault::NotARoster));

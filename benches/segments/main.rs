@@ -4,7 +4,6 @@
 
 use std::collections::HashSet;
 use std::hint::black_box;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use roaring::RoaringTreemap;
@@ -162,7 +161,7 @@ fn roster(name: &str, ids: Ids, count: u64) {
     assert_eq!(written.users, sorted.users());
     drop(sorted);
     let roster = seconds("opened: digest compared, places looked at", || {
-        Roster::open(Arc::new(bytes), written.digest).expect("what was written")
+        Roster::open(bytes.into(), written.digest).expect("what was written")
     });
     println!(
         "  {:<44} {:>9.2} bytes",

@@ -79,7 +79,8 @@ impl<'a> Asking<'a> {
             return key;
         }
         let key = UserKey::or_text(self.id, || self.hash());
-        *self.key.insert(key)
+        self.key = Some(key);
+        key
     }
 }
 

@@ -41,8 +41,8 @@ enum Place {
 
 #[derive(Clone)]
 struct InMemory {
-    roster: Arc<Vec<u8>>,
-    names: Arc<Vec<u8>>,
+    roster: RosterBytes,
+    names: RosterBytes,
 }
 
 impl Rosters {
@@ -126,8 +126,8 @@ impl Rosters {
                 });
                 let (name, roster) = written.map_err(|error| unwritten("memory", &error))?;
                 let both = InMemory {
-                    roster: Arc::new(roster),
-                    names: Arc::new(bytes),
+                    roster: roster.into(),
+                    names: bytes.into(),
                 };
                 kept.lock().insert(name.digest, both);
                 name

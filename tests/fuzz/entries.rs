@@ -1,7 +1,6 @@
 //! What the fuzzers feed, and what must hold whatever they feed. `cargo test` feeds the seeds to the same functions.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -261,7 +260,7 @@ pub fn import(bytes: &[u8]) {
 /// Bytes are a roster that can be asked and listed, or are refused, whatever their name; nothing of it is out of bounds.
 pub fn roster(bytes: &[u8]) {
     let digest = RosterDigest(xxhash_rust::xxh3::xxh3_128(bytes));
-    let Ok(roster) = Roster::open(Arc::new(bytes.to_vec()), digest) else {
+    let Ok(roster) = Roster::open(bytes.to_vec().into(), digest) else {
         return;
     };
     let mut listed = 0;

@@ -39,17 +39,17 @@ impl Outline {
         let Some(at) = self.guess(shelf, number) else {
             return;
         };
-        for line in [at, at + LINE, at + 2 * LINE] {
-            if let Some(byte) = bytes.get(line) {
-                prefetch(byte);
-            }
+        if let Some(lines) = bytes.get(at..=at + 2 * LINE) {
+            prefetch(&lines[0]);
+            prefetch(&lines[LINE]);
+            prefetch(&lines[2 * LINE]);
         }
     }
 
     /// Where that bucket is, about; none where it need not be guessed.
     fn guess(&self, shelf: &Shelf, number: usize) -> Option<usize> {
         let known = number >> LEFT_OUT;
-        let (from, to) = (*self.0.get(known)? as usize, *self.0.get(known + 1)? as usize);
+        let (to, from) = (*self.0.get(known + 1)? as usize, *self.0.get(known)? as usize);
         let share = number & ((1 << LEFT_OUT) - 1);
         Some(shelf.at(from + (((to - from) * share) >> LEFT_OUT)))
     }

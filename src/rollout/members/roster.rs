@@ -23,8 +23,8 @@ pub(super) const TAIL: usize = AT_ONCE + 16;
 /// A bucket's place is a number of 32 bits.
 pub(super) const KEYS_MAX: u64 = u32::MAX as u64;
 
-/// Bytes that are shared and do not change.
-pub type RosterBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+/// Bytes that are shared and do not change, those of a mapped file among them.
+pub type RosterBytes = bytes::Bytes;
 
 /// An immutable set of user ids. Copies are cheap and share the bytes.
 #[derive(Clone)]
@@ -143,8 +143,8 @@ impl Roster {
     /// # Errors
     /// When they are not what was written under that name.
     pub fn open(bytes: RosterBytes, digest: RosterDigest) -> Result<Self, RosterFault> {
-        let found = RosterDigest(digest_of((*bytes).as_ref()));
-        let head = Head::read((*bytes).as_ref())?;
+        let found = RosterDigest(digest_of(&bytes));
+        let head = Head::read(&bytes)?;
         if found != digest {
             return Err(RosterFault::Digest { found });
         }
@@ -157,12 +157,12 @@ impl Roster {
     /// # Errors
     /// When they cannot be what was written.
     pub fn written(bytes: RosterBytes, digest: RosterDigest) -> Result<Self, RosterFault> {
-        let head = Head::read((*bytes).as_ref())?;
+        let head = Head::read(&bytes)?;
         Ok(Self::of(bytes, digest, head))
     }
 
     fn of(bytes: RosterBytes, digest: RosterDigest, head: Head) -> Self {
-        let outlines = [head.numbers, head.uuids, head.texts].map(|shelf| Outline::of(&shelf, (*bytes).as_ref()));
+        let outlines = [head.numbers, head.uuids, head.texts].map(|shelf| Outline::of(&shelf, &bytes));
         Self(Arc::new(Inner {
             bytes,
             digest,
@@ -172,7 +172,7 @@ impl Roster {
     }
 
     fn bytes(&self) -> &[u8] {
-        (*self.0.bytes).as_ref()
+        &self.0.bytes
     }
 
     /// What facts call it.

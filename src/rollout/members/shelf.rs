@@ -164,10 +164,8 @@ impl Shelf {
         let mut from = 0;
         while from < bucket.keys {
             let mut alike = same(bytes, bucket.at + from, key.low());
-            let here = bucket.keys - from;
-            if here < AT_ONCE {
-                alike &= (1 << here) - 1;
-            }
+            // What follows the last low byte is none.
+            alike &= 1u32.unbounded_shl((bucket.keys - from) as u32).wrapping_sub(1);
             while alike != 0 {
                 let nth = from + alike.trailing_zeros() as usize;
                 let found = W::load(bytes, rest_at + nth * width).masked(self.rest_mask);
@@ -284,7 +282,7 @@ struct Bucket {
     at: usize,
 }
 
-/// Which of the bytes there are that one, a bit each. The compiler makes sixteen comparisons of a loop.
+/// Which of the bytes there are that one, a bit each.
 fn same(bytes: &[u8], at: usize, low: u8) -> u32 {
     let mut some = [0; AT_ONCE];
     some.copy_from_slice(&bytes[at..at + AT_ONCE]);

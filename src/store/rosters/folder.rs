@@ -8,7 +8,6 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -205,19 +204,11 @@ fn begin_to_sync(file: &File, from: u64, bytes: u64) -> io::Result<()> {
     }
 }
 
-struct Mapped(Mmap);
-
-impl AsRef<[u8]> for Mapped {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 fn mapped(path: &Path) -> io::Result<RosterBytes> {
     let map = map(&File::open(path)?)?;
     // All of it is read soon, to compare its digest: in large pieces where it is not in memory yet.
     map.advise(Advice::WillNeed)?;
-    Ok(Arc::new(Mapped(map)))
+    Ok(RosterBytes::from_owner(map))
 }
 
 #[expect(unsafe_code, reason = "the one place where a file is mapped")]

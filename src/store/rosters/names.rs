@@ -102,14 +102,14 @@ impl Names {
     /// No ids.
     pub(super) fn none() -> Self {
         Self {
-            bytes: std::sync::Arc::new([]),
+            bytes: RosterBytes::new(),
             places: vec![0],
         }
     }
 
     /// Reads all bytes, and compares them with what was written.
     pub(super) fn open(bytes: RosterBytes, mark: NamesMark) -> io::Result<Self> {
-        let all = (*bytes).as_ref();
+        let all = &bytes[..];
         if all.len() as u64 != mark.bytes {
             return Err(wrong(&format!(
                 "it has {} bytes, and should have {}",
@@ -147,7 +147,7 @@ impl Names {
     }
 
     fn block(&self, from: usize, to: usize) -> io::Result<Vec<Box<str>>> {
-        let packed = (*self.bytes).as_ref().get(from..to);
+        let packed = self.bytes.get(from..to);
         let packed = packed.ok_or_else(|| wrong("its places are out of order"))?;
         let block = Decompressor::new()?.decompress(packed, BLOCK_BYTES_MAX)?;
         let (mut rest, mut ids) = (block.as_slice(), Vec::with_capacity(IDS_IN_A_BLOCK));
