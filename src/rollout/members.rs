@@ -2,6 +2,7 @@
 //! change.
 
 mod digest;
+mod digits;
 mod draft;
 mod gather;
 mod key;

@@ -49,6 +49,7 @@ impl Outline {
     /// Where that bucket is, about; none where it need not be guessed.
     fn guess(&self, shelf: &Shelf, number: usize) -> Option<usize> {
         let known = number >> LEFT_OUT;
+        // The later one first: if it is there, so is the other, and nobody looks again.
         let (to, from) = (*self.0.get(known + 1)? as usize, *self.0.get(known)? as usize);
         let share = number & ((1 << LEFT_OUT) - 1);
         Some(shelf.at(from + (((to - from) * share) >> LEFT_OUT)))
