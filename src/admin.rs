@@ -20,6 +20,7 @@ pub mod settings;
 mod state;
 mod terms;
 mod tokens;
+mod undo;
 mod users;
 pub mod wire;
 

@@ -12,6 +12,7 @@ mod describe;
 mod follower;
 mod live;
 mod merger;
+mod over;
 mod release;
 mod request;
 mod resolve;
@@ -31,5 +32,6 @@ pub use seen::SeenUsers;
 pub use snapshot::{PoolNumbers, Segment, Slot, Snapshot, Surroundings};
 // What the admin side says of the store goes through here.
 pub use crate::store::{
-    Diff, HistoryEntry, HistoryQuery, Idempotency, MemoryStore, Source, Store, StoreError, StoreStatus, UserPage,
+    Diff, HistoryEntry, HistoryQuery, Idempotency, MemoryStore, OURSELVES, Source, Store, StoreError, StoreStatus,
+    UserPage,
 };

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use crate::rollout::{Fact, Moment, Revision, RolloutName, SegmentName, UserEntry};
 
 pub use embedded::{EmbeddedSettings, EmbeddedStore};
-pub use history::{Diff, HistoryEntry, HistoryQuery, Source};
+pub use history::{Diff, HistoryEntry, HistoryQuery, OURSELVES, Source};
 pub use memory::MemoryStore;
 pub use one_thread::on_one_thread;
 pub use rosters::Rosters;
@@ -47,7 +47,7 @@ pub struct Commit {
 pub struct Record {
     /// When it was asked for.
     pub at: Moment,
-    /// Who asked: the name of a token, `local` without tokens, `switchyard` for expiries.
+    /// Who asked: the name of a token, `local` without tokens, [`OURSELVES`] where nobody did.
     pub actor: String,
     /// Why, in the words of who asked.
     pub reason: Option<String>,

@@ -154,6 +154,7 @@ async fn history(Shared(state): Shared<State>, mut query: Parameters) -> Result<
         rollout,
         before,
         limit: limit + 1,
+        ..HistoryQuery::default()
     };
     let mut entries = state.controller.store().history(&wanted).await?;
     let more = entries.len() > limit;

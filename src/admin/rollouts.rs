@@ -1,4 +1,4 @@
-//! Rollouts: read, created, replaced, deleted, divided, killed, frozen; undo; the schedule's taking back.
+//! Rollouts: read, created, replaced, deleted, divided, killed, frozen.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +12,12 @@ use super::answer::{change, tagged};
 use super::document::{Api, Operation};
 use super::parameters::Named;
 use super::refusal::{Kind, Refusal};
-use super::sent::{Nothing, Optional, Sent};
+use super::sent::{Nothing, Sent};
 use super::state::State;
 use super::terms::Terms;
-use super::wire::{ApplyBody, Changed, PlanBody, Planned, Rollout, Rollouts, SplitBody, UndoBody};
+use super::wire::{ApplyBody, Changed, PlanBody, Planned, Rollout, Rollouts, SplitBody};
 use crate::control::{ChangeError, LiveRollout, Request, Snapshot};
-use crate::rollout::{Change, Plan, Revision, RolloutName, RolloutSpec};
+use crate::rollout::{Change, Plan, RolloutName, RolloutSpec};
 
 const ALL: &str = "/api/v1/rollouts";
 const ONE: &str = "/api/v1/rollouts/{rollout}";
@@ -130,25 +130,6 @@ fn switches(api: Api) -> Api {
             "Ends a freeze.",
         ),
         unfreeze,
-    )
-    .add(
-        Operation::change(
-            "post",
-            "/api/v1/undo",
-            "undo",
-            "Restores the state of an earlier revision.",
-        )
-        .takes::<UndoBody>(false),
-        undo,
-    )
-    .add(
-        Operation::change(
-            "delete",
-            "/api/v1/schedule/{id}",
-            "unschedule",
-            "Takes a scheduled change back.",
-        ),
-        unschedule,
     )
 }
 
@@ -362,31 +343,4 @@ async fn unfreeze(
     Nothing(digest): Nothing,
 ) -> Result<Response, Refusal> {
     change(&state, terms, digest, Change::Unfreeze { rollout }).await
-}
-
-async fn undo(
-    Shared(state): Shared<State>,
-    mut terms: Terms,
-    Optional(body, digest): Optional<UndoBody>,
-) -> Result<Response, Refusal> {
-    let to = match body.to {
-        Some(to) => Revision(to),
-        None => {
-            // The last change as it was seen here: another one in between is not to be undone in its place.
-            let last = state.pin().revision();
-            terms.expected = terms.expected.or(Some(last));
-            let before = last.0.checked_sub(1);
-            Revision(before.ok_or_else(|| Refusal::new(Kind::Refused, "nothing was changed yet"))?)
-        }
-    };
-    change(&state, terms, digest, Change::Undo { to }).await
-}
-
-async fn unschedule(
-    Shared(state): Shared<State>,
-    Named(id): Named<u64>,
-    terms: Terms,
-    Nothing(digest): Nothing,
-) -> Result<Response, Refusal> {
-    change(&state, terms, digest, Change::Unschedule { id: Revision(id) }).await
 }

@@ -14,7 +14,7 @@ use super::gate::let_in;
 use super::refusal::{Kind, Refusal};
 use super::state::{Parts, State};
 use super::wire::PROBLEM_JSON;
-use super::{events, explain, reads, rollouts, segments, users};
+use super::{events, explain, reads, rollouts, segments, undo, users};
 use crate::precedence;
 
 /// How long a request waits for its turn.
@@ -28,6 +28,7 @@ const LIST_MAX: Duration = Duration::from_secs(600);
 pub fn router(mut parts: Parts) -> Router {
     let api = reads::operations(Api::new());
     let api = rollouts::operations(api);
+    let api = undo::operations(api);
     let api = users::operations(api);
     let api = explain::operations(api);
     let api = segments::operations(api);

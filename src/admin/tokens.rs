@@ -14,6 +14,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use thiserror::Error;
 
 use crate::clock::{self, Tick};
+use crate::control::OURSELVES;
 use crate::telemetry::targets;
 
 /// The shortest token that is taken: 128 bits, if they are random bytes.
@@ -27,7 +28,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// How often the file is looked at, in milliseconds.
 const LOOK_EACH_MILLIS: u64 = 1_000;
 /// Names that the program itself has in the history.
-const RESERVED: [&str; 2] = ["local", "switchyard"];
+const RESERVED: [&str; 2] = ["local", OURSELVES];
 
 /// What somebody may do; each may do what those before it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

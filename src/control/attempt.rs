@@ -8,6 +8,7 @@ use super::apply::opened;
 use super::check::{self, Moving, Terms};
 use super::controller::Controller;
 use super::describe::{self, Pins};
+use super::over;
 use super::request::{Asked, ChangeError, Outcome};
 use super::resolve;
 use super::snapshot::Snapshot;
@@ -47,6 +48,23 @@ pub(super) enum Attempt {
 }
 
 impl Candidate {
+    /// There is nothing to do.
+    fn nothing(now: &Snapshot) -> Self {
+        Self {
+            facts: Arc::default(),
+            outcome: Outcome {
+                revision: now.revision(),
+                live: true,
+                changed: false,
+                summary: String::new(),
+                diff: Vec::new(),
+                plans: Vec::new(),
+                members: None,
+            },
+            members: None,
+        }
+    }
+
     pub(super) async fn counted(self) -> Outcome {
         let members = match self.members {
             Some(moving) => moving.counted().await,
@@ -66,7 +84,7 @@ impl Controller {
         turn: &mut Revision,
         change: Change,
         asked: &Asked,
-        beside: Option<Fact>,
+        due: Option<Revision>,
         now: Result<Arc<Snapshot>, ChangeError>,
     ) -> Result<Attempt, ChangeError> {
         // Looked for after that state was read: a request whose client has gone may still be committed under the same
@@ -75,7 +93,7 @@ impl Controller {
             return Ok(answered);
         }
         let now = now?;
-        let candidate = match self.candidate(change, asked, beside, &now).await {
+        let candidate = match self.candidate(change, asked, due, &now).await {
             Ok(candidate) => candidate,
             Err(why) => return Ok(Attempt::Refused(why)),
         };
@@ -128,16 +146,20 @@ impl Controller {
         &self,
         change: Change,
         asked: &Asked,
-        beside: Option<Fact>,
+        due: Option<Revision>,
         now: &Snapshot,
     ) -> Result<Candidate, ChangeError> {
+        if due.is_some_and(|id| !now.schedule().contains_key(&id)) {
+            // Made or taken back since its time was seen to have come.
+            return Ok(Candidate::nothing(now));
+        }
         // What a scheduled change replaces was named when it was scheduled, and is replaced whatever became of it since.
         let expected = asked
             .expected
-            .map(|then| if beside.is_some() { now.revision() } else { then });
+            .map(|then| if due.is_some() { now.revision() } else { then });
         check::expected(&change, expected, asked.dry_run, now)?;
         let around = self.live().around();
-        let change = match &beside {
+        let change = match due {
             Some(_) => resolve::still_stopped(change, now),
             None => resolve::narrowed(change, now),
         };
@@ -150,17 +172,11 @@ impl Controller {
             allow_flips: asked.allow_flips,
             dry_run: asked.dry_run,
         };
-        let facts = match change {
-            Change::Undo { to } => {
-                // Whoever undoes means the state of then, whoever moves back by it.
-                terms.allow_flips = true;
-                check::is_past(to, now)?;
-                self.store().undoing(to).await?
-            }
-            // The pin may have been renewed since it was found to be over.
-            Change::Expire { rollout, user } if !self.is_over(&rollout, &user).await? => Vec::new(),
-            change => resolve::facts(change, now, around)?,
-        };
+        if matches!(change, Change::Undo { .. }) {
+            // Whoever undoes means the state of then, whoever moves back by it.
+            terms.allow_flips = true;
+        }
+        let facts = self.comes_to(change, now).await?;
         let tried = Arc::new(facts);
         let opened = opened(self.store(), &tried).await?;
         let check::Candidate { plans, members } = check::candidate(&tried, terms, now, &opened, around)?;
@@ -174,7 +190,7 @@ impl Controller {
             // It was tried against the present state, so that nonsense is refused now.
             facts = vec![later];
         }
-        facts.extend(beside);
+        facts.extend(due.map(|id| Fact::NotScheduled { id }));
         let diff = describe::diff(&facts, &pins, now);
         let summary = describe::summary(title.filter(|_| asked.at.is_none()), &diff);
         Ok(Candidate {
@@ -192,9 +208,37 @@ impl Controller {
         })
     }
 
-    async fn is_over(&self, rollout: &RolloutName, user: &str) -> Result<bool, ChangeError> {
-        let until = self.store().user(rollout, user).await?.and_then(|entry| entry.until);
-        Ok(until.is_some_and(|until| until.0 <= clock::unix_millis()))
+    /// The facts that a change comes to.
+    async fn comes_to(&self, change: Change, now: &Snapshot) -> Result<Vec<Fact>, ChangeError> {
+        let around = self.live().around();
+        match change {
+            Change::Undo { to } => {
+                check::is_past(to, now)?;
+                Ok(over::without(
+                    self.store().undoing(to).await?,
+                    Moment(clock::unix_millis()),
+                    now,
+                ))
+            }
+            // Pins may have been renewed since they were found to be over.
+            Change::Expire { rollout, users } => {
+                let users = self.over(&rollout, users).await?;
+                resolve::facts(Change::Expire { rollout, users }, now, around)
+            }
+            change => resolve::facts(change, now, around),
+        }
+    }
+
+    /// Those of the users whose time is over.
+    async fn over(&self, rollout: &RolloutName, users: Vec<Box<str>>) -> Result<Vec<Box<str>>, ChangeError> {
+        let mut over = Vec::with_capacity(users.len());
+        for user in users {
+            let until = self.store().user(rollout, &user).await?.and_then(|entry| entry.until);
+            if until.is_some_and(|until| until.0 <= clock::unix_millis()) {
+                over.push(user);
+            }
+        }
+        Ok(over)
     }
 
     /// Where single users are pinned, as far as a diff lists them one by one.

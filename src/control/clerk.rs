@@ -1,22 +1,22 @@
 //! Makes what is due: scheduled changes, pins whose time is over, and history that is kept no longer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use log::error;
 
 use super::controller::Controller;
-use super::request::{Asked, Request};
+use super::request::{Asked, ChangeError, Outcome, Request};
 use crate::clock;
-use crate::rollout::{Change, Moment, Revision};
-use crate::store::Source;
+use crate::rollout::{Change, Moment, Revision, RolloutName};
+use crate::store::{OURSELVES, Source};
 use crate::telemetry::targets;
 
 /// How often the schedule and expiries are looked at.
 const DUE_EACH: Duration = Duration::from_millis(500);
-/// How many expired pins one change takes off.
-const EXPIRED_MAX: usize = 1_000;
+/// How many expired pins one turn takes off, those of a rollout by one change.
+const EXPIRED_MAX: usize = 10_000;
 /// How often the history is shortened.
 const PRUNE_EACH: Duration = Duration::from_secs(3600);
 
@@ -41,7 +41,7 @@ impl Clerk {
         let mut turn = tokio::time::interval(DUE_EACH);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut pruned: Option<std::time::Instant> = None;
-        let mut late = BTreeSet::new();
+        let mut late = Late::default();
         if self.controller.store().status().read_only.is_some() {
             return;
         }
@@ -49,7 +49,7 @@ impl Clerk {
             turn.tick().await;
             let now = Moment(clock::unix_millis());
             self.make_scheduled(now, &mut late).await;
-            self.take_off_expired(now).await;
+            self.take_off_expired(now, &mut late).await;
             if pruned.is_none_or(|last| last.elapsed() >= PRUNE_EACH) {
                 pruned = Some(clock::now());
                 let keep = u64::try_from(self.keep_history.as_millis()).unwrap_or(u64::MAX);
@@ -60,31 +60,37 @@ impl Clerk {
         }
     }
 
-    /// `late` are those that could not be made yet, and have been told of.
-    async fn make_scheduled(&self, now: Moment, late: &mut BTreeSet<Revision>) {
+    /// In the order of their times: what was to be last stays.
+    async fn make_scheduled(&self, now: Moment, late: &mut Late) {
         let snapshot = self.controller.live().pin();
         let due = snapshot.schedule().iter().filter(|(_, entry)| entry.at <= now);
+        let mut due: Vec<_> = due.collect();
+        due.sort_by_key(|(id, entry)| (entry.at, **id));
         for (id, entry) in due {
             match self.controller.make_scheduled(*id, entry).await {
                 Ok(_) => {
-                    late.remove(id);
+                    late.scheduled.remove(id);
                 }
                 Err(e) if e.may_pass() => {
-                    if late.insert(*id) {
+                    if late.scheduled.insert(*id) {
                         error!(target: targets::CONTROL, "scheduled change {} is late, and tried again: {e}", id.0);
                     }
+                    // Those that are due after it are not made before it.
+                    return;
                 }
                 Err(e) => {
                     error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);
                     let take_back = Change::Unschedule { id: *id };
                     let why = format!("could not be made: {e}");
-                    self.request(take_back, Source::Schedule, why).await;
+                    if let Err(e) = self.request(take_back, Source::Schedule, why).await {
+                        error!(target: targets::CONTROL, "scheduled change {} cannot be taken back: {e}", id.0);
+                    }
                 }
             }
         }
     }
 
-    async fn take_off_expired(&self, now: Moment) {
+    async fn take_off_expired(&self, now: Moment, late: &mut Late) {
         let expired = match self.controller.store().expired(now, EXPIRED_MAX).await {
             Ok(expired) => expired,
             Err(e) => {
@@ -92,18 +98,42 @@ impl Clerk {
                 return;
             }
         };
+        let mut by_rollout: BTreeMap<RolloutName, Vec<Box<str>>> = BTreeMap::new();
         for (rollout, user) in expired.users {
-            let change = Change::Expire { rollout, user };
-            self.request(change, Source::Expiry, "its time was over".to_owned())
-                .await;
+            by_rollout.entry(rollout).or_default().push(user);
+        }
+        for (rollout, users) in by_rollout {
+            let change = Change::Expire {
+                rollout: rollout.clone(),
+                users,
+            };
+            match self
+                .request(change, Source::Expiry, "its time was over".to_owned())
+                .await
+            {
+                Ok(_) => {
+                    late.expiries.remove(&rollout);
+                }
+                Err(e) => {
+                    if late.expiries.insert(rollout.clone()) {
+                        error!(
+                            target: targets::CONTROL,
+                            "rollout {rollout}: users whose time is over stay pinned, which is tried again: {e}"
+                        );
+                    }
+                    if e.may_pass() {
+                        return;
+                    }
+                }
+            }
         }
     }
 
-    async fn request(&self, change: Change, source: Source, reason: String) {
+    async fn request(&self, change: Change, source: Source, reason: String) -> Result<Outcome, ChangeError> {
         let request = Request {
             change,
             asked: Asked {
-                actor: "switchyard".to_owned(),
+                actor: OURSELVES.to_owned(),
                 reason: Some(reason),
                 source,
                 expected: None,
@@ -113,8 +143,14 @@ impl Clerk {
                 allow_flips: false,
             },
         };
-        if let Err(e) = self.controller.change(request).await {
-            error!(target: targets::CONTROL, "a change that was due is not made: {e}");
-        }
+        self.controller.change(request).await
     }
+}
+
+/// What could not be made yet, and has been told of.
+#[derive(Default)]
+struct Late {
+    scheduled: BTreeSet<Revision>,
+    /// The rollouts whose expired pins are still there.
+    expiries: BTreeSet<RolloutName>,
 }

@@ -13,8 +13,8 @@ use super::merger;
 use super::request::{Asked, ChangeError, Outcome, Request};
 use super::snapshot::Snapshot;
 use crate::clock;
-use crate::rollout::{Change, Fact, Members, Moment, Revision, Roster, Scheduled, SegmentName};
-use crate::store::{Commit, CommitError, Record, Source, Store, on_one_thread};
+use crate::rollout::{Change, Members, Moment, Revision, Roster, Scheduled, SegmentName};
+use crate::store::{Commit, CommitError, OURSELVES, Record, Source, Store, on_one_thread};
 use crate::telemetry::metrics;
 
 /// How long an answer waits until its revision is live here; after that it says that it is not yet.
@@ -65,7 +65,8 @@ impl Controller {
         self.make(change, asked, None).await
     }
 
-    /// Makes a scheduled change whose time has come, and takes it off the schedule in the same commit.
+    /// Makes a scheduled change whose time has come, and takes it off the schedule in the same commit; does nothing where
+    /// it is on the schedule no more.
     pub(super) async fn make_scheduled(
         self: &Arc<Self>,
         id: Revision,
@@ -81,15 +82,14 @@ impl Controller {
             dry_run: false,
             allow_flips: entry.allow_flips,
         };
-        self.make(entry.change.clone(), asked, Some(Fact::NotScheduled { id }))
-            .await
+        self.make(entry.change.clone(), asked, Some(id)).await
     }
 
     async fn make(
         self: &Arc<Self>,
         change: Change,
         asked: Asked,
-        beside: Option<Fact>,
+        due: Option<Revision>,
     ) -> Result<Outcome, ChangeError> {
         let asked = Arc::new(asked);
         let mut turn = Arc::clone(&self.turn).lock_owned().await;
@@ -109,9 +109,9 @@ impl Controller {
                 break;
             };
             let attempt = {
-                let (own, asked, beside) = (Arc::clone(self), Arc::clone(&asked), beside.clone());
+                let (own, asked) = (Arc::clone(self), Arc::clone(&asked));
                 let work = async move {
-                    let done = own.attempt(&mut turn, this, &asked, beside, now).await;
+                    let done = own.attempt(&mut turn, this, &asked, due, now).await;
                     (turn, done)
                 };
                 on_one_thread(work).await
@@ -202,7 +202,7 @@ impl Controller {
             let commit = Commit {
                 record: Record {
                     at: Moment(clock::unix_millis()),
-                    actor: "switchyard".to_owned(),
+                    actor: OURSELVES.to_owned(),
                     reason: None,
                     source: Source::Merge,
                     rollouts: Vec::new(),
@@ -247,5 +247,44 @@ impl Controller {
         let mut revisions = self.live().revisions();
         let waited = tokio::time::timeout(LIVE_WAIT, revisions.wait_for(|live| *live >= revision)).await;
         matches!(waited, Ok(Ok(_)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{LostUsers, Surroundings};
+    use crate::rollout::{PoolIdx, RolloutName};
+    use crate::store::MemoryStore;
+
+    #[tokio::test]
+    async fn what_is_on_the_schedule_no_more_is_not_made() {
+        let shop = RolloutName::parse("shop").expect("name");
+        let live = Arc::new(Live::new(Surroundings {
+            slots: vec![shop.clone()],
+            routes: [].into(),
+            pool: Box::new(|_| Some(PoolIdx(0))),
+        }));
+        let follower = Arc::new(Follower::new(Arc::new(MemoryStore::new()), live, LostUsers::Refused));
+        let spec = serde_json::json!({ "releases": { "stable": { "pool": "s" } } });
+        let seed = (shop.clone(), serde_json::from_value(spec).expect("spec"));
+        follower.start(&[seed]).await.expect("starts");
+        let controller = Arc::new(Controller::new(follower));
+        let entry = Scheduled {
+            at: Moment(1),
+            change: Change::Kill { rollout: shop.clone() },
+            actor: "anna".to_owned(),
+            reason: None,
+            allow_flips: false,
+            replaces: false,
+        };
+        // It was there when its time was seen to have come.
+        let made = controller
+            .make_scheduled(Revision(7), &entry)
+            .await
+            .expect("nothing to do");
+        assert_eq!((made.changed, made.revision), (false, Revision(1)));
+        let snapshot = controller.live().pin();
+        assert!(!snapshot.named(&shop).expect("it is there").spec().killed);
     }
 }

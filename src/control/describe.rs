@@ -94,7 +94,10 @@ pub(super) fn title(change: &Change) -> Option<String> {
         Change::SetUser {
             rollout, user, release, ..
         } => format!("{rollout}: user {user} to {release}"),
-        Change::Expire { rollout, user } => format!("{rollout}: the time of user {user} is over"),
+        Change::Expire { rollout, users } => match users.as_slice() {
+            [user] => format!("{rollout}: the time of user {user} is over"),
+            several => format!("{rollout}: the time of {} is over", self::users(several.len())),
+        },
         Change::UnsetUser { rollout, user } => format!("{rollout}: user {user} no longer pinned"),
         Change::PutSegment { segment, users } => format!("segment {segment}: {}", self::users(users.len())),
         Change::PutRoster { segment, roster } => format!("segment {segment}: {}", listed(roster)),

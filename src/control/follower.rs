@@ -13,7 +13,7 @@ use super::live::Live;
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::rollout::{Change, Fact, Moment, Revision, RolloutName, RolloutSpec};
-use crate::store::{Commit, CommitError, Committed, Event, Loaded, Record, Source, Store, StoreError};
+use crate::store::{Commit, CommitError, Committed, Event, Loaded, OURSELVES, Record, Source, Store, StoreError};
 use crate::telemetry::{metrics, targets};
 
 /// How many pieces of the state are on their way from the store at a time.
@@ -279,7 +279,7 @@ fn seed_commit(facts: Vec<Fact>, seed: &[(RolloutName, RolloutSpec)]) -> Commit 
         facts: Arc::new(facts),
         record: Record {
             at: Moment(clock::unix_millis()),
-            actor: "switchyard".to_owned(),
+            actor: OURSELVES.to_owned(),
             reason: None,
             source: Source::Seed,
             rollouts: seed.iter().map(|(name, _)| name.clone()).collect(),

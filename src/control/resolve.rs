@@ -66,10 +66,10 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             };
             pin(now, rollout, false, Vec::new(), vec![group])
         }
-        // The controller has asked the store whether the time is over.
-        Change::UnsetUser { rollout, user } | Change::Expire { rollout, user } => {
-            pin(now, rollout, false, vec![user], Vec::new())
-        }
+        Change::UnsetUser { rollout, user } => pin(now, rollout, false, vec![user], Vec::new()),
+        // The controller has asked the store whose time is over.
+        Change::Expire { users, .. } if users.is_empty() => Ok(Vec::new()),
+        Change::Expire { rollout, users } => pin(now, rollout, false, users, Vec::new()),
         Change::ImportUsers {
             rollout,
             replace,

@@ -82,12 +82,12 @@ pub enum Change {
         /// The user id.
         user: Box<str>,
     },
-    /// Unpins one user if the time of the pin is over.
+    /// Unpins users, those whose pin's time is over.
     Expire {
         /// Of which rollout.
         rollout: RolloutName,
-        /// The user id.
-        user: Box<str>,
+        /// The user ids.
+        users: Vec<Box<str>>,
     },
     /// Pins many users.
     ImportUsers {

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use super::Record;
 use crate::rollout::{Revision, RolloutName};
 
+/// The actor of what nobody asked for: seeds, pins and scheduled changes that are over, merges. No token has this name.
+pub const OURSELVES: &str = "switchyard";
+
 /// Where a change came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -52,6 +55,8 @@ pub struct HistoryQuery {
     pub rollout: Option<RolloutName>,
     /// Only changes before this revision.
     pub before: Option<Revision>,
+    /// Only what somebody asked for: not what the program does by itself, see [`OURSELVES`].
+    pub asked_for: bool,
     /// At most so many.
     pub limit: usize,
 }

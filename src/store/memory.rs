@@ -14,7 +14,7 @@ use crate::clock;
 use crate::rollout::{Fact, Moment, Revision, RolloutName, RosterDigest, SegmentName, UserEntry};
 
 use self::state::State;
-use super::history::HistoryQuery;
+use super::history::{HistoryQuery, OURSELVES};
 use super::undo::Undo;
 use super::{
     ANSWERS_KEPT_MILLIS, Answered, Commit, CommitError, Committed, Event, Expired, HistoryEntry, Idempotency, Loaded,
@@ -211,7 +211,9 @@ impl Store for MemoryStore {
         let wanted = kept.log.iter().rev().filter(|logged| {
             let revision = logged.committed.revision;
             let about = |name: &RolloutName| logged.record.rollouts.contains(name);
-            query.before.is_none_or(|before| revision < before) && query.rollout.as_ref().is_none_or(about)
+            query.before.is_none_or(|before| revision < before)
+                && query.rollout.as_ref().is_none_or(about)
+                && !(query.asked_for && logged.record.actor == OURSELVES)
         });
         Ok(wanted.take(query.limit).map(Logged::entry).collect())
     }

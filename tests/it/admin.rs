@@ -251,6 +251,19 @@ fn undo_is_a_change_and_history_has_it_all() {
 }
 
 #[test]
+fn undo_means_what_somebody_asked_for_last() {
+    let scene = Scene::start();
+    let listener = listen(&scene);
+    let pin = format!("{{\"release\":\"canary\",\"until\":\"{}\"}}", soon(2_000));
+    scene.made("PUT", "/rollouts/checkout/users/1", &pin);
+    scene.made("PUT", "/rollouts/checkout/split", r#"{"canary":"100%"}"#);
+    wait_for(listener, |event, text| event == "revision" && text.contains("is over"));
+    scene.made("POST", "/undo", "");
+    assert_eq!(scene.origin_of("2"), "stable", "the split is undone");
+    assert_eq!(scene.origin_of("1"), "stable", "the time of the pin is over still");
+}
+
+#[test]
 fn explain_says_what_the_proxy_does() {
     let scene = Scene::start();
     let list = scene.ask("PUT", "/api/v1/segments/testers", PLAIN, "7\n8\n");

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use switchyard::rollout::{Fact, Moment, Revision, UserEntry};
-use switchyard::store::{Answered, CommitError, Event, Expired, HistoryQuery, Store, StoreError, USERS_IN_A_FACT};
+use switchyard::store::{
+    Answered, CommitError, Event, Expired, HistoryQuery, OURSELVES, Store, StoreError, USERS_IN_A_FACT,
+};
 
 use crate::dice::Dice;
 use crate::history;
@@ -369,6 +371,7 @@ mod prove {
                     rollout: name.map(rollout),
                     before: before.map(Revision),
                     limit,
+                    asked_for: false,
                 };
                 let entries = store.history(&query).await.expect("history");
                 entries.iter().map(|entry| entry.revision.0).collect::<Vec<_>>()
@@ -381,13 +384,27 @@ mod prove {
         assert_eq!(revisions(Some("checkout"), None, 1).await, [3]);
         assert_eq!(revisions(Some("none"), None, 9).await, [0_u64; 0]);
         let query = HistoryQuery {
-            rollout: None,
             before: Some(Revision(4)),
             limit: 1,
+            ..HistoryQuery::default()
         };
         let entry = store.history(&query).await.expect("history").remove(0);
         let record = commit(vec![put("search", "2"), put("checkout", "2")]).record;
         assert_eq!(entry.record, record);
+        // Nobody asked for the next one.
+        let mut made = commit(vec![put("search", "3")]);
+        made.record.actor = OURSELVES.to_owned();
+        store.commit(Revision(4), made).await.expect("committed");
+        for about in [None, Some(rollout("search"))] {
+            let asked_for = HistoryQuery {
+                rollout: about.clone(),
+                limit: 1,
+                asked_for: true,
+                ..HistoryQuery::default()
+            };
+            let entry = store.history(&asked_for).await.expect("history").remove(0);
+            assert_eq!(entry.revision, Revision(if about.is_none() { 4 } else { 3 }));
+        }
     }
 
     async fn a_hundred_and_fifty(store: &dyn Store) {

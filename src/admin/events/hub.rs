@@ -82,9 +82,9 @@ impl Hub {
             return Vec::new();
         }
         let wanted = HistoryQuery {
-            rollout: None,
             before: Some(Revision(to + 1)),
             limit: usize::try_from((to - after).min(REVISIONS_MAX)).unwrap_or(0),
+            ..HistoryQuery::default()
         };
         let entries = self.controller.store().history(&wanted).await;
         let entries = entries.unwrap_or_else(|e| {

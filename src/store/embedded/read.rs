@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::rollout::{Fact, Moment, Revision, RolloutName, RosterDigest, SegmentName, UserEntry};
 use crate::store::undo::Undo;
-use crate::store::{Committed, Expired, HistoryEntry, HistoryQuery, Loaded, Record, StoreError, UserPage};
+use crate::store::{Committed, Expired, HistoryEntry, HistoryQuery, Loaded, OURSELVES, Record, StoreError, UserPage};
 
 use super::column::{self, Releases, limit, number, stored, text};
 use super::fault::Fault;
@@ -139,25 +139,21 @@ pub(super) fn undoing(segments: Segments<'_>, to: Revision) -> Result<Vec<Fact>,
 }
 
 pub(super) fn history(db: &Connection, wanted: &HistoryQuery) -> Result<Vec<HistoryEntry>, Fault> {
-    const COLUMNS: &str = "revision, at, actor, reason, source, rollouts, summary, diff";
+    const COLUMNS: &str = "changes.revision, at, actor, reason, source, rollouts, summary, diff";
+    const WHICH: &str = "revision < ?1 AND actor IS NOT ?4 ORDER BY revision DESC LIMIT ?2";
     let before = wanted.before.map_or(i64::MAX, |before| stored(before.0));
     let at_most = limit(wanted.limit);
+    let nobody = wanted.asked_for.then_some(OURSELVES);
     let mut entries = Vec::new();
     let (sql, rollout) = match &wanted.rollout {
-        None => (
-            format!("SELECT {COLUMNS} FROM changes WHERE revision < ?1 AND ?3 = '' ORDER BY revision DESC LIMIT ?2"),
-            "",
-        ),
+        None => (format!("SELECT {COLUMNS} FROM changes WHERE ?3 = '' AND {WHICH}"), ""),
         Some(rollout) => (
-            format!(
-                "SELECT {COLUMNS} FROM changes WHERE revision IN (SELECT revision FROM changes_of WHERE rollout = ?3 \
-                 AND revision < ?1 ORDER BY revision DESC LIMIT ?2) ORDER BY revision DESC"
-            ),
+            format!("SELECT {COLUMNS} FROM changes_of JOIN changes USING (revision) WHERE rollout = ?3 AND {WHICH}"),
             rollout.as_str(),
         ),
     };
     let mut query = db.prepare_cached(&sql)?;
-    let mut rows = query.query(params![before, at_most, rollout])?;
+    let mut rows = query.query(params![before, at_most, rollout, nobody])?;
     while let Some(row) = rows.next()? {
         entries.push(entry(row)?);
     }
