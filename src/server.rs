@@ -8,6 +8,7 @@ mod at_once;
 mod daemon;
 mod descriptors;
 mod drain;
+mod duty;
 mod handover;
 mod keys;
 mod listen;

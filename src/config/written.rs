@@ -41,7 +41,7 @@ pub struct File {
     pub access_log: AccessLog,
     /// Where changes are kept: embedded or memory.
     pub store: Store,
-    /// The rollouts to begin with, used when the store is empty.
+    /// The rollouts to begin with: used when the store is empty, or lacks one that a route leads to.
     pub rollouts: BTreeMap<RolloutName, RolloutSpec>,
 }
 

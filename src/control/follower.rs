@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -22,6 +22,9 @@ const PIECES: usize = 4;
 const RETIRED_EACH: Duration = Duration::from_secs(1);
 /// Pause after a failure of the store.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often seeding is tried again because another process committed in between.
+const SEEDED_ATTEMPTS_MAX: usize = 4;
 
 /// Why there is no first state.
 #[derive(Debug, Error)]
@@ -114,6 +117,44 @@ impl Follower {
         Err(StartError::Unfit(problems))
     }
 
+    /// Seeds the rollouts that routes lead to and the store does not have: a file with a new route and its rollout works
+    /// without another step. Nobody took such a rollout away, as what a route leads to cannot be deleted.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub async fn complete(&self, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StartError> {
+        let writable = self.store.status().read_only.is_none();
+        for _ in 0..SEEDED_ATTEMPTS_MAX {
+            let live = self.live.pin();
+            let missing = self
+                .live
+                .around()
+                .slots
+                .iter()
+                .filter(|name| live.named(name).is_none());
+            let missing: Vec<&RolloutName> = missing.collect();
+            let wanted = seed.iter().filter(|(name, _)| writable && missing.contains(&name));
+            let wanted: Vec<(RolloutName, RolloutSpec)> = wanted.cloned().collect();
+            if wanted.is_empty() {
+                tell_of(&missing);
+                return Ok(());
+            }
+            let facts = seed_facts(&wanted, &mut Snapshot::clone(&live), &self.live);
+            match self.store.commit(live.revision(), seed_commit(facts, &wanted)).await {
+                Ok(committed) => {
+                    info!(
+                        target: targets::CONTROL,
+                        "revision {}: {}", committed.revision.0, seeded(&wanted)
+                    );
+                    self.receive(&committed).await;
+                }
+                Err(CommitError::Moved(_)) => self.replace(self.load().await?.0),
+                Err(e) => return Err(StartError::Seed(e)),
+            }
+        }
+        Ok(())
+    }
+
     fn begin(&self, snapshot: Snapshot) -> Revision {
         self.replace(snapshot);
         // A copy that serves for reading is not the store.
@@ -173,11 +214,19 @@ impl Follower {
         });
         let mut next = live.clone();
         for p in next.apply(committed.revision, &committed.facts, &opened, self.live.around()) {
-            error!(
-                target: targets::CONTROL,
-                "revision {revision}: rollout {}: {}: {}: this rollout stays as it was",
-                p.rollout, p.problem.path, p.problem.message
-            );
+            let (name, path, message) = (p.rollout, p.problem.path, p.problem.message);
+            if self.live.around().slots.contains(&name) || live.named(&name).is_some() {
+                error!(
+                    target: targets::CONTROL,
+                    "revision {revision}: rollout {name}: {path}: {message}: this rollout stays as it was"
+                );
+            } else {
+                // Of a successor, most likely, whose configuration has more.
+                info!(
+                    target: targets::CONTROL,
+                    "revision {revision}: rollout {name}, to which no route leads here: {path}: {message}: not served"
+                );
+            }
         }
         next
     }
@@ -253,10 +302,27 @@ fn without_roster(fact: &Fact) -> Fact {
     }
 }
 
+/// Requests of a route to a rollout that does not exist are answered with 503.
+fn tell_of(missing: &[&RolloutName]) {
+    for name in missing {
+        warn!(
+            target: targets::CONTROL,
+            "rollout {name}: a route leads to it, and it does not exist: its requests get 503 until it is created \
+             (switchyard rollout create {name})"
+        );
+    }
+}
+
+fn seeded(rollouts: &[(RolloutName, RolloutSpec)]) -> String {
+    let names: Vec<&str> = rollouts.iter().map(|(name, _)| name.as_str()).collect();
+    format!("{} seeded from the configuration", names.join(", "))
+}
+
 fn seed_facts(seed: &[(RolloutName, RolloutSpec)], next: &mut Snapshot, live: &Live) -> Vec<Fact> {
     let named = seed
         .iter()
         .flat_map(|(_, spec)| spec.targets.iter().filter_map(|t| t.segment.clone()));
+    let named = named.filter(|segment| !next.segments().contains_key(segment));
     let mut facts: Vec<Fact> = named
         .map(|segment| Fact::Segment {
             segment,
@@ -283,7 +349,7 @@ fn seed_commit(facts: Vec<Fact>, seed: &[(RolloutName, RolloutSpec)]) -> Commit 
             reason: None,
             source: Source::Seed,
             rollouts: seed.iter().map(|(name, _)| name.clone()).collect(),
-            summary: "seeded from the configuration".to_owned(),
+            summary: seeded(seed),
             diff: Vec::new(),
         },
         idempotency: None,

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::daemon::{self, Starter};
 use super::drain::{Counted, Drain};
+use super::duty::Duty;
 use super::handover::{Successor, Waiting};
 use super::keys::KeyFeeds;
 use super::listen::{Entrance, Opened, Sockets, buffered};
@@ -87,13 +88,11 @@ fn serve(
     let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
     let gateway = gateway(&config, identity, &live, &pools, &access_log, &draining);
     let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
-    if successor.is_some() {
-        // What the running process committed while this one waited.
-        state::start(&follower, &[])?;
-    }
+    caught_up(&config, &follower, successor.is_some())?;
     let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
     let (count, services) = watch::channel(None);
+    let duty = Duty::new();
     let takeover = Takeover {
         successor: Mutex::new(successor),
         drain: Drain::new(),
@@ -102,6 +101,7 @@ fn serve(
         pid_file: Arc::clone(&pid_file),
         starter,
         serves,
+        duty: duty.clone(),
     };
     let mut entrance = entrance(&mut server, Armed(caught), &pools, takeover);
     let engine = engine(&server.configuration, gateway);
@@ -115,7 +115,7 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let following = state::Following::new(follower, controller, config.store.keep_history);
+    let following = state::Following::new(follower, controller, config.store.keep_history, duty.clone());
     follow(&mut server, following, keys);
     server.bootstrap();
     let signals = Signals {
@@ -126,6 +126,7 @@ fn serve(
         drain: entrance.drain,
         armed,
         access_log: Arc::clone(&access_log),
+        duty,
     };
     start_access_log(&access_log);
     server.run(RunArgs {
@@ -143,6 +144,17 @@ fn followed(config: &Config, options: RunOptions, pools: &Arc<Pools>) -> Result<
     let follower = Follower::new(store, live, options.lost());
     state::start(&follower, &config.rollouts)?;
     Ok(Arc::new(follower))
+}
+
+/// The live state is that of now, with all that routes lead to.
+fn caught_up(config: &Config, follower: &Follower, replaces: bool) -> Result<(), StartError> {
+    if replaces {
+        // What the running process committed while this one waited.
+        state::start(follower, &[])?;
+    }
+    // Not before the sockets are there: an upgrade that comes to nothing leaves nothing behind.
+    state::complete(follower, &config.rollouts)?;
+    Ok(())
 }
 
 /// What goes on in the background: changes are followed, history is kept short, keys are fetched.

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal as Incoming, SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
 use super::drain::Drain;
+use super::duty::Duty;
 use super::{handover, supervisor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
@@ -36,6 +37,8 @@ pub struct Signals {
     pub draining: Arc<AtomicBool>,
     pub drain: Arc<Drain>,
     pub access_log: Arc<AccessLog>,
+    /// The successor's, once sockets are handed over.
+    pub duty: Duty,
     /// Told when signals are caught.
     pub armed: watch::Sender<bool>,
 }
@@ -195,6 +198,8 @@ impl Signals {
                 return false;
             }
         };
+        // Before the successor's begins.
+        self.duty.end();
         let (told, outcome) = oneshot::channel();
         let to = self.upgrade_sock.clone();
         // A thread that nobody joins, so that INT need not wait for it.
@@ -217,6 +222,7 @@ impl Signals {
             (Ok(_), Err(_)) => "its thread ended early".to_owned(),
         };
         error!(target: targets::SERVER, "QUIT refused: no hand-over at {path}: {failure}; serving goes on");
+        self.duty.begin();
         false
     }
 

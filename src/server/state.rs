@@ -10,6 +10,7 @@ use pingora::server::ShutdownWatch;
 use pingora::services::background::BackgroundService;
 use thiserror::Error;
 
+use super::duty::Duty;
 use crate::control::{Clerk, Controller, Follower, Merger, StartError};
 use crate::precedence;
 use crate::rollout::{RolloutName, RolloutSpec};
@@ -70,18 +71,28 @@ pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Sto
 /// # Errors
 /// When there is no state to serve by.
 pub fn start(follower: &Follower, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(StateError::Runtime)?;
-    let revision = runtime.block_on(follower.start(seed))?;
+    let revision = runtime()?.block_on(follower.start(seed))?;
     info!(target: targets::SERVER, "state is at revision {}", revision.0);
     Ok(())
 }
 
-/// Follows the store and makes what is due, until the process ends.
+/// Seeds what routes lead to and the store does not have.
+///
+/// # Errors
+/// When the store cannot be written.
+pub fn complete(follower: &Follower, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
+    Ok(runtime()?.block_on(follower.complete(seed))?)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, StateError> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_all().build().map_err(StateError::Runtime)
+}
+
+/// Follows the store until the process ends, and makes what is due while that is its duty.
 pub struct Following {
     follower: Arc<Follower>,
+    duty: Duty,
     clerk: Clerk,
     /// None where what is live is not all that the store has.
     merger: Option<Merger>,
@@ -90,8 +101,9 @@ pub struct Following {
 impl Following {
     /// History is kept for `keep_history`.
     #[must_use]
-    pub fn new(follower: Arc<Follower>, controller: Arc<Controller>, keep_history: Duration) -> Self {
+    pub fn new(follower: Arc<Follower>, controller: Arc<Controller>, keep_history: Duration, duty: Duty) -> Self {
         Self {
+            duty,
             merger: follower.has_all().then(|| Merger::new(Arc::clone(&controller))),
             follower,
             clerk: Clerk::new(controller, keep_history),
@@ -112,7 +124,7 @@ impl BackgroundService for Following {
     async fn start(&self, mut shutdown: ShutdownWatch) {
         precedence::changes();
         tokio::select! {
-            () = async { tokio::join!(self.follower.run(), self.clerk.run(), self.merge()); } => {}
+            () = async { tokio::join!(self.follower.run(), self.duty.during(|| self.clerk.run()), self.duty.during(|| self.merge())); } => {}
             // An error means that the server is gone, which ends it too.
             _ = shutdown.wait_for(|over| *over) => {}
         }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use super::daemon::Starter;
 use super::drain::Drain;
+use super::duty::Duty;
 use super::handover::Successor;
 use super::pid_file::{PidFile, PidFileError};
 use super::settings::ServerSettings;
@@ -38,6 +39,8 @@ pub struct Takeover {
     pub starter: Option<Arc<Starter>>,
     /// Turns true once this process accepts.
     pub serves: Arc<AtomicBool>,
+    /// Begins then.
+    pub duty: Duty,
 }
 
 #[async_trait]
@@ -78,6 +81,7 @@ impl Takeover {
     /// This process accepts.
     async fn tell(&self, successor: Option<Successor>) {
         self.serves.store(true, Ordering::Release);
+        self.duty.begin();
         let revision = self.live.pin().revision().0;
         // Before the old process hears of it, and ends: a service whose main process has ended is over.
         supervisor::serves().await;

@@ -69,9 +69,13 @@ impl Succession {
             own("upgrade_sock", "run/sock"),
             wanted.server
         );
+        let store = match wanted.pools_and_routes.contains("store: ") {
+            true => "",
+            false => "store: { memory: {} }\n",
+        };
         let configuration = format!(
             "listeners: [{{ address: \"{http}\" }}{listeners}]\nadmin: {{ address: \"{admin}\" }}\n\
-             store: {{ memory: {{}} }}\nserver: {{ {server} }}\n{}",
+             {store}server: {{ {server} }}\n{}",
             wanted.pools_and_routes
         );
         std::fs::write(file, configuration).expect("configuration");

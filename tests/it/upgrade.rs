@@ -224,6 +224,84 @@ fn a_panic_while_starting_ends_the_successor_and_is_told() {
     assert!(failed > 3 && panicked > 0, "{failed} failed, {panicked} panicked");
 }
 
+/// With pool `a` and rollout `checkout`, and more of each.
+fn with_more(origins: &[&Origin; 2], store: &std::path::Path, more: [&str; 3]) -> String {
+    let [pool, route, rollout] = more;
+    format!(
+        "pools: {{ a: {{ endpoints: [\"{}\"] }}{} }}\nroutes: [{route}{{ rollout: checkout }}]\n\
+         store: {{ embedded: {{ path: {} }} }}\n\
+         rollouts: {{ checkout: {{ releases: {{ stable: {{ pool: a }} }} }}{rollout} }}\n",
+        origins[0].address,
+        pool.replace("B", &origins[1].address),
+        store.display()
+    )
+}
+
+#[test]
+fn what_a_new_configuration_adds_is_served_and_its_schedule_is_kept_by_who_knows_it() {
+    let (go_on, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let slow = Origin::spawn(move |head, stream| {
+        if head.starts_with("GET /slow ") {
+            wait.lock().expect("lock").recv().expect("told");
+        }
+        crate::harness::respond(stream, "a")
+    });
+    let origins = [&slow, &Origin::named("b")];
+    let store = crate::files::directory("upgrade-more-store").join("store.db");
+    let wanted = |pools_and_routes| Wanted {
+        listeners: "",
+        server: "drain: 60s",
+        pools_and_routes,
+    };
+    let less = with_more(&origins, &store, ["", "", ""]);
+    let mut site = Succession::new("upgrade-more", &wanted(&less));
+    site.start();
+    let mut in_flight = crate::harness::connect(&site.http.to_string());
+    let asked = b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n";
+    std::io::Write::write_all(&mut in_flight, asked).expect("sent");
+    until("it is under way", || slow.heads().len() == 1);
+
+    let more = [
+        ", b: { endpoints: [\"B\"] }",
+        "{ match: { path: /shop }, rollout: shop }, ",
+        ", shop: { releases: { stable: { pool: b } } }",
+    ];
+    let more = with_more(&origins, &store, more);
+    site.write(&site.file, &site.http.to_string(), &wanted(&more));
+    site.upgraded();
+    let asked = "GET /shop HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+    let answer = crate::harness::exchange(&site.http.to_string(), asked);
+    assert_eq!(
+        (answer.status, answer.body.as_str()),
+        (200, "b"),
+        "its rollout is seeded"
+    );
+
+    // The process that drains does not know pool `b`, and has nothing to say of what names it.
+    let at = switchyard::clock::rfc3339(switchyard::clock::unix_millis() + 1_500);
+    let admin = |method: &str, path: &str, body: &str| {
+        let fields = "Host: localhost\r\nContent-Type: application/json\r\n";
+        crate::admin_client::ask(&site.admin.to_string(), method, path, fields, body)
+    };
+    let spec = r#"{"releases":{"stable":{"pool":"b"}}}"#;
+    for name in ["one", "two", "three", "four", "five"] {
+        let answer = admin("PUT", &format!("/api/v1/rollouts/{name}?at={at}"), spec);
+        assert_eq!(answer.status, 202, "{}", answer.body);
+    }
+    until("the schedule is empty", || {
+        let schedule = admin("GET", "/api/v1/schedule", "").body;
+        serde_json::from_str::<serde_json::Value>(&schedule).expect("JSON")["scheduled"] == serde_json::json!([])
+    });
+    let history = admin("GET", "/api/v1/history?limit=100", "").body;
+    assert_eq!(history.matches("\"source\":\"schedule\"").count(), 5, "{history}");
+    assert!(!history.contains("taken back"), "{history}");
+    go_on.send(()).expect("it waits");
+    assert_eq!(crate::harness::answer(&mut in_flight).body, "a");
+    assert_eq!(site.first_ends(), Some(0));
+    assert!(!site.errors().contains(" ERROR "), "{}", site.errors());
+}
+
 /// The other end of NOTIFY_SOCKET.
 fn supervisor(site: &mut Succession) -> UnixDatagram {
     let path = site.directory.join("notify");
