@@ -47,7 +47,8 @@ pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Sto
             let store = EmbeddedStore::open_snapshot(path).map_err(|e| StateError::Start(e.into()))?;
             warn!(
                 target: targets::SERVER,
-                "serving from the copy of {}: changes are refused until the program is started without --from-snapshot",
+                "serving from the copy of {}: until the program is started without --from-snapshot, changes are refused, and \
+                 nothing that is due is made: pins stay beyond their time, scheduled changes wait",
                 path.display()
             );
             Ok(Arc::new(store))

@@ -210,6 +210,28 @@ fn only_the_owner_can_read_the_files() {
     }
 }
 
+#[test]
+fn what_a_killed_program_left_of_its_copy_is_removed_and_one_that_is_being_made_is_not() {
+    let folder = Folder::new();
+    let settings = EmbeddedSettings {
+        copy_every: Duration::ZERO,
+        ..EmbeddedSettings::new(folder.path())
+    };
+    let beside = |suffix: &str| folder.path().with_file_name(format!("rollouts.db.snapshot{suffix}"));
+    let left = std::fs::File::create(beside(".4000001")).expect("file");
+    let hours = Duration::from_secs(2 * 3600);
+    left.set_modified(std::time::SystemTime::now() - hours).expect("set");
+    std::fs::write(beside(".4000002"), "").expect("file");
+    let store = EmbeddedStore::open(&settings).expect("opens");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("runtime");
+    runtime.block_on(must(&store, 0, vec![put("search", "1")]));
+    until_in(folder.path().parent().expect("a folder"), || beside("").exists());
+    assert_eq!(
+        (beside(".4000001").exists(), beside(".4000002").exists()),
+        (false, true)
+    );
+}
+
 #[tokio::test]
 async fn the_copy_serves_reading_while_the_store_is_damaged() {
     let folder = Folder::new();
