@@ -177,6 +177,17 @@ impl Snapshot {
         })
     }
 
+    /// Checks the single users that facts pin in rollouts as they are.
+    pub(super) fn check_users(&self, facts: &[Fact]) -> Result<(), Vec<ApplyProblem>> {
+        for fact in facts {
+            if let Fact::Users { rollout, set, .. } = fact {
+                let live = self.rollouts.get(rollout);
+                pinnable(rollout, live.map(Arc::as_ref), set)?;
+            }
+        }
+        Ok(())
+    }
+
     fn apply_users(
         &mut self,
         revision: Revision,
@@ -185,15 +196,14 @@ impl Snapshot {
         unset: &[Box<str>],
         set: &[UserGroup],
     ) -> Result<(), Vec<ApplyProblem>> {
-        let problem = |message: String| vec![at(name, "users", message)];
         let live = self.rollouts.get_mut(name);
-        let live = live.ok_or_else(|| problem("the rollout does not exist".to_owned()))?;
-        live.table().check_users(set).map_err(|e| problem(e.to_string()))?;
-        let live = Arc::make_mut(live);
-        live.table
-            .edit_users(replace, unset, set)
-            .map_err(|e| problem(e.to_string()))?;
-        live.restamp(revision);
+        pinnable(name, live.as_deref().map(Arc::as_ref), set)?;
+        if let Some(live) = live {
+            let live = Arc::make_mut(live);
+            let edited = live.table.edit_users(replace, unset, set);
+            edited.map_err(|e| vec![at(name, "users", e.to_string())])?;
+            live.restamp(revision);
+        }
         Ok(())
     }
 
@@ -213,6 +223,13 @@ impl Snapshot {
             }
         }
     }
+}
+
+/// Whether users can be pinned so; the one check of all that are.
+fn pinnable(name: &RolloutName, live: Option<&LiveRollout>, set: &[UserGroup]) -> Result<(), Vec<ApplyProblem>> {
+    let problem = |message: String| vec![at(name, "users", message)];
+    let live = live.ok_or_else(|| problem("the rollout does not exist".to_owned()))?;
+    live.table().check_users(set).map_err(|e| problem(e.to_string()))
 }
 
 fn at(rollout: &RolloutName, path: &str, message: String) -> ApplyProblem {

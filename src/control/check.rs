@@ -158,8 +158,9 @@ pub(super) fn candidate(
     around: &Surroundings,
 ) -> Result<Candidate, ChangeError> {
     frozen_pins(facts, now)?;
-    // Single users were checked when the facts were formed, and move nobody but themselves.
+    // Single users move nobody but themselves, so that nothing is formed anew to see that they can be pinned.
     if facts.iter().all(|fact| matches!(fact, Fact::Users { .. })) {
+        now.check_users(facts).map_err(ChangeError::Invalid)?;
         return Ok(Candidate::default());
     }
     let mut next = now.clone();

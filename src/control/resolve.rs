@@ -225,8 +225,6 @@ fn pin(
     set: Vec<UserGroup>,
 ) -> Result<Vec<Fact>, ChangeError> {
     let live = now.named(&rollout).ok_or_else(|| no_rollout(&rollout))?;
-    let invalid = |message: String| ChangeError::Invalid(vec![problem(&rollout, "users", message)]);
-    live.table().check_users(&set).map_err(|e| invalid(e.to_string()))?;
     let nothing = set.iter().all(|group| group.users.is_empty());
     if nothing && !replace && unset.iter().all(|user| live.table().single_user(user).is_none()) {
         return Ok(Vec::new());
