@@ -2,7 +2,8 @@
 
 mod pins;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
@@ -17,44 +18,63 @@ const SUMMARY_CHARS: usize = 200;
 
 /// What facts change of a state, readable.
 pub(super) fn diff(facts: &[Fact], before: &Pins, now: &Snapshot) -> Vec<Diff> {
-    let mut lines: Vec<Diff> = Vec::new();
     let of_pins = pins::of_users(facts, before, now);
-    let others = facts.iter().enumerate().flat_map(|(place, fact)| {
-        if is_overruled(fact, &facts[place + 1..]) {
-            Vec::new()
-        } else {
-            of_fact(fact, now)
-        }
+    let last = last_specs(facts);
+    let others = facts.iter().enumerate().flat_map(|(place, fact)| match fact {
+        // A later fact says all about the same rollout.
+        Fact::Rollout { rollout, .. } if last.get(rollout) != Some(&place) => Vec::new(),
+        fact => of_fact(fact, now),
     });
-    for line in others.chain(of_pins) {
-        // Of two facts about one thing, as undo has them, the later one counts.
-        match lines.iter_mut().find(|known| known.path == line.path) {
-            Some(known) => {
-                known.after = line.after;
-                if known.before == known.after {
-                    let path = line.path;
-                    lines.retain(|known| known.path != path);
-                }
-            }
-            None => lines.push(line),
-        }
-    }
-    lines
+    merged(others.chain(of_pins))
 }
 
-/// Whether a later fact says all about the same rollout.
-fn is_overruled(fact: &Fact, later: &[Fact]) -> bool {
-    let Fact::Rollout { rollout, .. } = fact else {
-        return false;
-    };
-    later
-        .iter()
-        .any(|fact| matches!(fact, Fact::Rollout { rollout: other, .. } if other == rollout))
+/// One line a path, in the order in which they come: a spec may have as many as a body has room for.
+fn merged(each: impl Iterator<Item = Diff>) -> Vec<Diff> {
+    let mut lines: Vec<Option<Diff>> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
+    for line in each {
+        match places.entry(line.path.clone()) {
+            Entry::Vacant(place) => {
+                place.insert(lines.len());
+                lines.push(Some(line));
+            }
+            // Of two facts about one thing, as undo has them, the later one counts.
+            Entry::Occupied(place) => {
+                let known = &mut lines[*place.get()];
+                *known = known.take().map(|known| Diff {
+                    after: line.after,
+                    ..known
+                });
+                if known.as_ref().is_none_or(|known| known.before == known.after) {
+                    *known = None;
+                    place.remove();
+                }
+            }
+        }
+    }
+    lines.into_iter().flatten().collect()
+}
+
+/// Where facts say the last of each rollout.
+fn last_specs(facts: &[Fact]) -> HashMap<&RolloutName, usize> {
+    let specs = facts.iter().enumerate();
+    specs
+        .filter_map(|(place, fact)| match fact {
+            Fact::Rollout { rollout, .. } => Some((rollout, place)),
+            Fact::Users { .. }
+            | Fact::Segment { .. }
+            | Fact::Roster { .. }
+            | Fact::Merged { .. }
+            | Fact::NoSegment { .. }
+            | Fact::Scheduled { .. }
+            | Fact::NotScheduled { .. } => None,
+        })
+        .collect()
 }
 
 /// The rollouts that facts are about.
 pub(super) fn rollouts(facts: &[Fact], now: &Snapshot) -> Vec<RolloutName> {
-    let mut names = BTreeSet::new();
+    let (mut names, mut segments) = (BTreeSet::new(), BTreeSet::new());
     for fact in facts {
         match fact {
             Fact::Rollout { rollout, .. } | Fact::Users { rollout, .. } => {
@@ -64,15 +84,17 @@ pub(super) fn rollouts(facts: &[Fact], now: &Snapshot) -> Vec<RolloutName> {
             | Fact::Roster { segment, .. }
             | Fact::Merged { segment, .. }
             | Fact::NoSegment { segment } => {
-                let uses = now
-                    .rollouts()
-                    .filter(|(_, live)| live.table().segments().any(|used| used == segment));
-                names.extend(uses.map(|(name, _)| name.clone()));
+                segments.insert(segment);
             }
             Fact::Scheduled { entry, .. } => names.extend(subject(&entry.change)),
             Fact::NotScheduled { id } => names.extend(now.schedule().get(id).and_then(|entry| subject(&entry.change))),
         }
     }
+    // Once, whatever the number of pieces that speak of a segment.
+    let uses = now
+        .rollouts()
+        .filter(|(_, live)| live.table().segments().any(|used| segments.contains(used)));
+    names.extend(uses.map(|(name, _)| name.clone()));
     names.into_iter().collect()
 }
 
@@ -294,4 +316,30 @@ fn of_segment(
         present.map_or(0, |s| s.members.len()) + new - gone
     };
     vec![line(path, before, Some(users(after)))]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diff_has_one_line_a_path_in_the_order_of_their_first_however_many_they_are() {
+        let set = |path: &str, before: &str, after: &str| {
+            let text = |value: &str| (!value.is_empty()).then(|| value.to_owned());
+            line(path.to_owned(), text(before), text(after))
+        };
+        let each = [
+            set("b", "1", "2"),
+            set("a", "1", "2"),
+            set("b", "2", "3"),
+            set("a", "2", "1"),
+            set("c", "", "1"),
+            set("a", "1", "4"),
+        ];
+        let wanted = [set("b", "1", "3"), set("c", "", "1"), set("a", "1", "4")];
+        assert_eq!(merged(each.into_iter()), wanted);
+        // Each compared with all before it, these would be five thousand million.
+        let many = |n: usize| line(format!("shop.targets[{n}].release"), None, Some("canary".to_owned()));
+        assert_eq!(merged((0..100_000).map(many)).len(), 100_000);
+    }
 }

@@ -65,7 +65,7 @@ impl Compiling<'_> {
                 "has no release stable, the one everyone falls back to: add it".to_owned(),
             );
         }
-        if self.spec.releases.len() > RELEASES_MAX {
+        if self.has_too_many_releases() {
             self.note("releases", format!("has more than {RELEASES_MAX} releases"));
         }
         let mut compiled = Vec::with_capacity(self.spec.releases.len());
@@ -85,6 +85,10 @@ impl Compiling<'_> {
             }
         }
         compiled
+    }
+
+    pub fn has_too_many_releases(&self) -> bool {
+        self.spec.releases.len() > RELEASES_MAX
     }
 
     pub fn users(&mut self) -> UserMap<ReleaseIdx> {

@@ -104,6 +104,10 @@ impl Table {
             problems: Vec::new(),
         };
         let releases = work.releases();
+        if work.has_too_many_releases() {
+            // All that names one would be looked for among them.
+            return Err(work.problems);
+        }
         let users = work.users();
         let targets = work.targets();
         let split = work.split();
