@@ -179,7 +179,7 @@ impl Controller {
         let facts = self.comes_to(change, now).await?;
         let tried = Arc::new(facts);
         let opened = opened(self.store(), &tried).await?;
-        let check::Candidate { plans, members } = check::candidate(&tried, terms, now, &opened, around)?;
+        let check::Candidate { plans, members, next } = check::candidate(&tried, terms, now, &opened, around)?;
         // Nobody else has them.
         let mut facts = Arc::unwrap_or_clone(tried);
         let pins = self.pins(&facts).await?;
@@ -191,7 +191,7 @@ impl Controller {
             facts = vec![later];
         }
         facts.extend(due.map(|id| Fact::NotScheduled { id }));
-        let diff = describe::diff(&facts, &pins, now);
+        let diff = describe::diff(&facts, &pins, now, next.as_ref().unwrap_or(now));
         let summary = describe::summary(title.filter(|_| asked.at.is_none()), &diff);
         Ok(Candidate {
             facts: Arc::new(facts),

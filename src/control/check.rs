@@ -32,6 +32,8 @@ pub(super) struct Candidate {
     pub plans: Vec<(RolloutName, Plan)>,
     /// Who would come into the segment that it is about, and who would go out.
     pub members: Option<Moving>,
+    /// The state after it; not formed where it is about single users alone.
+    pub next: Option<Snapshot>,
 }
 
 /// Who comes into a segment and who goes out.
@@ -189,6 +191,7 @@ pub(super) fn candidate(
     Ok(Candidate {
         plans,
         members: turnover(facts, now, &next),
+        next: Some(next),
     })
 }
 

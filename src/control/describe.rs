@@ -16,13 +16,19 @@ use crate::store::Diff;
 /// The longest one-line summary, in characters.
 const SUMMARY_CHARS: usize = 200;
 
-/// What facts change of a state, readable.
-pub(super) fn diff(facts: &[Fact], before: &Pins, now: &Snapshot) -> Vec<Diff> {
+/// What facts change of a state, readable: those of a candidate that makes `next` of it.
+pub(super) fn diff(facts: &[Fact], before: &Pins, now: &Snapshot, next: &Snapshot) -> Vec<Diff> {
     let of_pins = pins::of_users(facts, before, now);
     let last = last_specs(facts);
+    let mut segments = BTreeSet::new();
     let others = facts.iter().enumerate().flat_map(|(place, fact)| match fact {
         // A later fact says all about the same rollout.
         Fact::Rollout { rollout, .. } if last.get(rollout) != Some(&place) => Vec::new(),
+        // Told together, whatever the number of pieces.
+        Fact::Segment { segment, .. } | Fact::Roster { segment, .. } | Fact::NoSegment { segment } => {
+            let news = segments.insert(segment);
+            news.then(|| of_segment(segment, now, next)).into_iter().collect()
+        }
         fact => of_fact(fact, now),
     });
     merged(others.chain(of_pins))
@@ -175,24 +181,12 @@ fn of_fact(fact: &Fact, now: &Snapshot) -> Vec<Diff> {
             let before = now.named(rollout).map(|live| live.spec());
             of_spec(rollout, before, spec.as_deref())
         }
-        // Told together, whatever the number of pieces.
-        Fact::Users { .. } => Vec::new(),
-        Fact::Segment {
-            segment,
-            replace,
-            remove,
-            add,
-        } => of_segment(segment, *replace, remove, add, now),
-        Fact::Roster { segment, roster } => {
-            let before = now.segments().get(segment).map(|s| users(s.members.len()));
-            vec![line(format!("segments.{segment}"), before, Some(listed(roster)))]
-        }
-        // Changes nothing that anybody asked for.
-        Fact::Merged { .. } => Vec::new(),
-        Fact::NoSegment { segment } => {
-            let count = now.segments().get(segment).map_or(0, |s| s.members.len());
-            vec![line(format!("segments.{segment}"), Some(users(count)), None)]
-        }
+        // Told together, whatever the number of pieces; and a merge changes nothing that anybody asked for.
+        Fact::Users { .. }
+        | Fact::Segment { .. }
+        | Fact::Roster { .. }
+        | Fact::NoSegment { .. }
+        | Fact::Merged { .. } => Vec::new(),
         Fact::Scheduled { id, entry } => {
             let when = crate::clock::rfc3339(entry.at.0);
             vec![line(
@@ -297,25 +291,10 @@ fn listed(roster: &RosterName) -> String {
     users(usize::try_from(roster.users).unwrap_or(usize::MAX))
 }
 
-fn of_segment(
-    segment: &SegmentName,
-    replace: bool,
-    remove: &[Box<str>],
-    add: &[Box<str>],
-    now: &Snapshot,
-) -> Vec<Diff> {
-    let path = format!("segments.{segment}");
-    let present = now.segments().get(segment);
-    let before = present.map(|s| users(s.members.len()));
-    let holds = |user: &str| present.is_some_and(|s| s.members.contains(user));
-    let after = if replace {
-        add.len()
-    } else {
-        let new = add.iter().filter(|user| !holds(user)).count();
-        let gone = remove.iter().filter(|user| holds(user)).count();
-        present.map_or(0, |s| s.members.len()) + new - gone
-    };
-    vec![line(path, before, Some(users(after)))]
+/// Counted in the states themselves: facts say who comes and goes, and not who is there.
+fn of_segment(segment: &SegmentName, now: &Snapshot, next: &Snapshot) -> Diff {
+    let count = |state: &Snapshot| state.segments().get(segment).map(|s| users(s.members.len()));
+    line(format!("segments.{segment}"), count(now), count(next))
 }
 
 #[cfg(test)]

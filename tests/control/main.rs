@@ -1,5 +1,6 @@
 //! Changes, from what is asked to what requests see: controller, store and follower together, without a network.
 
+mod diffs;
 mod refused;
 
 use std::collections::BTreeMap;
