@@ -10,6 +10,7 @@ mod clerk;
 mod controller;
 mod describe;
 mod follower;
+mod freeze;
 mod live;
 mod merger;
 mod over;

@@ -118,7 +118,9 @@ fn switches(api: Api) -> Api {
             "post",
             "/api/v1/rollouts/{rollout}/freeze",
             "freezeRollout",
-            "No new users enter a release, those in it stay.",
+            "No new users enter a release, those in it stay: a change by which anybody would is refused (`frozen`), that of a \
+             segment included. Attributes of requests are not seen, nor where users go who leave a segment whose list is \
+             replaced.",
         ),
         freeze,
     )

@@ -171,6 +171,7 @@ impl Controller {
         let mut terms = Terms {
             allow_flips: asked.allow_flips,
             dry_run: asked.dry_run,
+            may_enter: matches!(change, Change::Expire { .. }),
         };
         if matches!(change, Change::Undo { .. }) {
             // Whoever undoes means the state of then, whoever moves back by it.

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use super::apply::Opened;
 use super::describe::subject;
-use super::release::LiveRollout;
+use super::freeze;
 use super::request::{Asked, ChangeError};
 use super::snapshot::{Snapshot, Surroundings};
 use crate::clock;
 use crate::precedence;
-use crate::rollout::{Change, Fact, Members, Moment, Plan, ReleaseName, Revision, RolloutName, Scheduled, Turnover};
+use crate::rollout::{Change, Fact, Members, Moment, Plan, Revision, RolloutName, Scheduled, Turnover};
 
 /// More scheduled changes are a mistake of whoever schedules them.
 const SCHEDULED_MAX: usize = 1_000;
@@ -23,6 +23,8 @@ pub(super) struct Terms {
     pub allow_flips: bool,
     /// It will not be made: say what it would do, whatever that is.
     pub dry_run: bool,
+    /// Users may enter a release of a rollout that is frozen: the time of a pin is over, and that was said when it was made.
+    pub may_enter: bool,
 }
 
 /// What a change would do.
@@ -159,9 +161,9 @@ pub(super) fn candidate(
     opened: &Opened,
     around: &Surroundings,
 ) -> Result<Candidate, ChangeError> {
-    frozen_pins(facts, now)?;
-    // Single users move nobody but themselves, so that nothing is formed anew to see that they can be pinned.
-    if facts.iter().all(|fact| matches!(fact, Fact::Users { .. })) {
+    let pins_alone = facts.iter().all(|fact| matches!(fact, Fact::Users { .. }));
+    // Single users move nobody but themselves, so that nothing is formed anew where all may enter.
+    if pins_alone && (terms.may_enter || !freeze::concerns(facts, now)) {
         now.check_users(facts).map_err(ChangeError::Invalid)?;
         return Ok(Candidate::default());
     }
@@ -176,7 +178,12 @@ pub(super) fn candidate(
         let Some(before) = now.named(name).filter(|before| !Arc::ptr_eq(before, after)) else {
             continue;
         };
-        stays_frozen(name, before, after)?;
+        if !terms.may_enter {
+            freeze::stays(facts, name, now, &next)?;
+        }
+        if pins_alone {
+            continue;
+        }
         let lately = if terms.dry_run {
             before.seen().lately(clock::tick())
         } else {
@@ -252,42 +259,4 @@ fn still_selected(now: &Snapshot, next: &Snapshot, around: &Surroundings) -> Res
             "rollout {name} would be no more, but a route selects it: take it out of routes first"
         ))),
     }
-}
-
-fn stays_frozen(name: &RolloutName, before: &LiveRollout, after: &LiveRollout) -> Result<(), ChangeError> {
-    if !(before.spec().frozen && after.spec().frozen) {
-        return Ok(());
-    }
-    let mut releases = before.table().entered(after.table());
-    if before.spec().targets != after.spec().targets {
-        releases.extend(after.spec().targets.iter().map(|target| target.release.clone()));
-    }
-    if releases.is_empty() {
-        return Ok(());
-    }
-    Err(ChangeError::Frozen {
-        rollout: name.clone(),
-        releases,
-    })
-}
-
-fn frozen_pins(facts: &[Fact], now: &Snapshot) -> Result<(), ChangeError> {
-    for fact in facts {
-        let Fact::Users { rollout, set, .. } = fact else {
-            continue;
-        };
-        let frozen = now.named(rollout).is_some_and(|live| live.spec().frozen);
-        let entered = set
-            .iter()
-            .map(|group| &group.release)
-            .filter(|r| r.as_str() != ReleaseName::STABLE);
-        let releases: Vec<ReleaseName> = entered.cloned().collect();
-        if frozen && !releases.is_empty() {
-            return Err(ChangeError::Frozen {
-                rollout: rollout.clone(),
-                releases,
-            });
-        }
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use super::apply::ApplyProblem;
-use crate::rollout::{Change, Moment, Plan, ReleaseName, Revision, RolloutName, Turnover};
+use crate::rollout::{Change, Moment, Plan, ReleaseName, Revision, RolloutName, SegmentName, Turnover};
 use crate::store::{Diff, Idempotency, Source, StoreError};
 
 /// A change that is asked for.
@@ -83,12 +83,18 @@ pub enum ChangeError {
     #[error("users would move backwards out of {}: allow it (allow_flips), or keep salt and ranges", names(.0))]
     Flips(Vec<ReleaseName>),
     /// The rollout is frozen.
-    #[error("rollout {rollout} is frozen, and new users would enter {}: unfreeze it first", names(.releases))]
+    #[error(
+        "rollout {rollout} is frozen, and new users would enter {}{}: unfreeze it first",
+        names(.releases),
+        by(.segment.as_ref())
+    )]
     Frozen {
         /// Which.
         rollout: RolloutName,
         /// Where users would enter.
         releases: Vec<ReleaseName>,
+        /// The segment that they would be in, if it is by one.
+        segment: Option<SegmentName>,
     },
     /// This node has not caught up with the store.
     #[error("this node is at revision {}, the store at {}: try again, and see the error log", .live.0, .stored.0)]
@@ -129,6 +135,10 @@ impl ChangeError {
 fn lines(problems: &[ApplyProblem]) -> String {
     let line = |p: &ApplyProblem| format!("rollout {}: {}: {}", p.rollout, p.problem.path, p.problem.message);
     problems.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn by(segment: Option<&SegmentName>) -> String {
+    segment.map_or_else(String::new, |segment| format!(" by segment {segment}"))
 }
 
 fn names(releases: &[ReleaseName]) -> String {

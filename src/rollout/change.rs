@@ -54,7 +54,7 @@ pub enum Change {
         /// Of which rollout.
         rollout: RolloutName,
     },
-    /// No new users enter a release, those in it stay.
+    /// No new users enter a release, as far as ids tell; those in it stay.
     Freeze {
         /// Of which rollout.
         rollout: RolloutName,

@@ -140,6 +140,12 @@ impl Table {
         Some(&self.release(release).name)
     }
 
+    /// All single users, in no order.
+    pub fn each_single_user(&self) -> impl Iterator<Item = &str> {
+        // They came as text.
+        self.users.iter().filter_map(|(id, _)| std::str::from_utf8(id).ok())
+    }
+
     /// The segments that targets name.
     pub fn segments(&self) -> impl Iterator<Item = &SegmentName> {
         self.targets.iter().filter_map(|target| match &target.what {

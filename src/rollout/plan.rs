@@ -1,6 +1,6 @@
 //! Who would move: two tables compared, by buckets exactly, and by users seen lately.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::name::ReleaseName;
 use super::table::{Matcher, ReleaseIdx, Table};
 use super::users::UserHash;
 use super::weight::Weight;
+use crate::identity::{Identity, SourceKind, UserId};
 
 /// A user seen lately: hashes and what was decided, never the id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +135,24 @@ impl Table {
         };
         let others = after.releases.iter().map(|r| &r.name).filter(|name| *name != stable);
         others.filter(|name| gains(name)).cloned().collect()
+    }
+
+    /// Releases other than stable that some of these users would newly enter, as far as their ids alone decide: requests may
+    /// have attributes that targets want. A kill is set aside: it ends.
+    pub fn entered_by<'a>(&self, after: &Self, users: impl Iterator<Item = &'a str>) -> BTreeSet<ReleaseName> {
+        let mut entered = BTreeSet::new();
+        for user in users {
+            // Nobody asks under what is no id.
+            let Ok(id) = UserId::new(user.as_bytes()) else { continue };
+            let source = SourceKind::Header;
+            let identity = Identity::User { id, source };
+            let of = |table: &Self| table.release(table.by_id_alone(&identity)).name.clone();
+            let (was, is) = (of(self), of(after));
+            if was != is && is.as_str() != ReleaseName::STABLE {
+                entered.insert(is);
+            }
+        }
+        entered
     }
 
     fn shares_moved(&self, after: &Self) -> Vec<ShareMove> {

@@ -3,7 +3,7 @@
 
 use super::bucket::{Bucket, Salt};
 use super::compile::Compiling;
-use super::decision::{Attributes, Decision, Reason};
+use super::decision::{Attributes, Decision, NoAttributes, Reason};
 use super::members::{Asking, Members};
 use super::name::{PoolName, ReleaseName, RolloutName, SegmentName};
 use super::rule::Rule;
@@ -157,6 +157,15 @@ impl Table {
                 reason: Reason::Killed,
             };
         }
+        self.beneath_kill(identity, request, told)
+    }
+
+    /// What the id alone decides, a kill set aside.
+    pub(super) fn by_id_alone(&self, identity: &Identity) -> ReleaseIdx {
+        self.beneath_kill(identity, &NoAttributes, &mut Untold).release
+    }
+
+    fn beneath_kill(&self, identity: &Identity, request: &impl Attributes, told: &mut impl Told) -> Decision {
         let bucket = identity.id().map(|id| self.salt.bucket(id.as_bytes()));
         let (release, reason) = self
             .pinned(identity, request, told)

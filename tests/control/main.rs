@@ -1,6 +1,7 @@
 //! Changes, from what is asked to what requests see: controller, store and follower together, without a network.
 
 mod diffs;
+mod freezes;
 mod refused;
 
 use std::collections::BTreeMap;

@@ -22,6 +22,7 @@ fn the_request_after_an_answer_sees_the_change() {
     assert_eq!(scene.origin_of("42"), "stable");
     scene.made("POST", "/rollouts/checkout/resume", "");
     assert_eq!(scene.origin_of("42"), "canary");
+    scene.made("PUT", "/rollouts/checkout/split", r#"{"canary":"0%"}"#);
     scene.made("POST", "/rollouts/checkout/freeze", "");
     let (status, problem) = scene.json("PUT", "/rollouts/checkout/users/7", "", CANARY);
     assert_eq!((status, &problem["type"]), (422, &"frozen".into()), "{problem}");
