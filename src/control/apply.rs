@@ -1,13 +1,13 @@
 //! A snapshot after facts. What cannot be compiled leaves its rollout as it was, and is told.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::release::LiveRollout;
 use super::snapshot::{Segment, Snapshot, Surroundings};
 use crate::rollout::{
-    Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, Roster, RosterDigest, SegmentName, Table,
-    UserGroup,
+    EditError, Fact, Known, Members, Problem, Revision, RolloutName, RolloutSpec, Roster, RosterDigest, SegmentName,
+    Table, UserGroup,
 };
 use crate::store::{Store, StoreError};
 
@@ -48,12 +48,14 @@ impl Snapshot {
         around: &Surroundings,
     ) -> Vec<ApplyProblem> {
         let mut problems = Vec::new();
+        let mut stranded = BTreeMap::new();
         // So that each rollout is held once, and edited in place where no other snapshot has it.
         self.by_slot.clear();
         for fact in facts {
-            let done = self.apply_one(revision, fact, opened, around);
+            let done = self.apply_one(revision, fact, opened, around, &mut stranded);
             problems.extend(done.err().unwrap_or_default());
         }
+        problems.extend(self.put_back(stranded));
         self.revision = revision;
         self.by_slot = around
             .slots
@@ -73,15 +75,28 @@ impl Snapshot {
         fact: &Fact,
         opened: &Opened,
         around: &Surroundings,
+        stranded: &mut BTreeMap<RolloutName, Stranded>,
     ) -> Result<(), Vec<ApplyProblem>> {
         match fact {
-            Fact::Rollout { rollout, spec } => self.apply_rollout(revision, rollout, spec.as_deref(), around),
+            Fact::Rollout { rollout, spec } => {
+                if spec.is_none() {
+                    stranded.remove(rollout);
+                }
+                if let Some(left) = self.apply_rollout(revision, rollout, spec.as_deref(), around)? {
+                    stranded.entry(rollout.clone()).or_insert(left);
+                }
+            }
             Fact::Users {
                 rollout,
                 replace,
                 unset,
                 set,
-            } => self.apply_users(revision, rollout, *replace, unset, set),
+            } => {
+                self.apply_users(revision, rollout, *replace, unset, set)?;
+                if let Some(left) = stranded.get_mut(rollout) {
+                    left.told(*replace, unset, set);
+                }
+            }
             Fact::Segment {
                 segment,
                 replace,
@@ -89,14 +104,12 @@ impl Snapshot {
                 add,
             } => {
                 self.apply_segment(revision, segment, |members| members.edit(*replace, remove, add));
-                Ok(())
             }
             Fact::Roster { segment, roster } => {
                 if let Some(roster) = opened.get(&roster.digest) {
                     let listed = Members::of(roster.clone());
                     self.apply_segment(revision, segment, |members| *members = listed);
                 }
-                Ok(())
             }
             Fact::Merged {
                 segment,
@@ -104,56 +117,64 @@ impl Snapshot {
                 remove,
                 add,
             } => {
-                let opened = opened.get(&roster.digest);
-                if let (Some(roster), Some(now)) = (opened, self.segments.get(segment)) {
-                    let mut merged = Members::of(roster.clone());
-                    merged.edit(false, remove, add);
-                    // Nobody's membership changes, so that the segment's own revision stays.
-                    self.apply_segment(now.revision, segment, |members| *members = merged);
+                if let Some(roster) = opened.get(&roster.digest) {
+                    self.apply_merged(segment, roster, remove, add);
                 }
-                Ok(())
             }
             Fact::NoSegment { segment } => {
                 self.segments.remove(segment);
-                Ok(())
             }
             Fact::Scheduled { id, entry } => {
                 self.schedule.insert(*id, Arc::from(entry.clone()));
-                Ok(())
             }
             Fact::NotScheduled { id } => {
                 self.schedule.remove(id);
-                Ok(())
             }
         }
+        Ok(())
     }
 
+    /// Yields the single users whose release is no more, if there are any.
     fn apply_rollout(
         &mut self,
         revision: Revision,
         name: &RolloutName,
         spec: Option<&RolloutSpec>,
         around: &Surroundings,
-    ) -> Result<(), Vec<ApplyProblem>> {
+    ) -> Result<Option<Stranded>, Vec<ApplyProblem>> {
         let Some(spec) = spec else {
             self.rollouts.remove(name);
             self.stuck.remove(name);
-            return Ok(());
+            return Ok(None);
         };
-        let before = self.rollouts.get(name);
+        let before = self.rollouts.get(name).cloned();
         let mut table = self.compile(name, spec, around)?;
-        if let Some(before) = before {
-            table
-                .adopt_users(before.table())
-                .map_err(|e| vec![at(name, "releases", e.to_string())])?;
-        }
+        let left = before.as_ref().and_then(|before| {
+            let users = HashSet::from_iter(table.adopt_users(before.table()));
+            let before = Arc::clone(before);
+            (!users.is_empty()).then_some(Stranded { before, users })
+        });
         let spec = Arc::new(spec.clone());
         let segments = table.segments().filter_map(|name| self.segments.get(name));
         let segments = segments.map(|segment| segment.revision).max().unwrap_or_default();
-        let live = LiveRollout::new(spec, table, (revision, segments), before.map(Arc::as_ref), around);
+        let live = LiveRollout::new(spec, table, (revision, segments), before.as_deref(), around);
         self.rollouts.insert(name.clone(), Arc::new(live));
         self.stuck.remove(name);
-        Ok(())
+        Ok(left)
+    }
+
+    /// Rollouts with users of whom the change does not say where they go instead stay as they were.
+    fn put_back(&mut self, stranded: BTreeMap<RolloutName, Stranded>) -> Vec<ApplyProblem> {
+        let mut problems = Vec::new();
+        for (name, Stranded { before, users }) in stranded {
+            if users.is_empty() {
+                continue;
+            }
+            let users = users.len();
+            problems.push(at(&name, "releases", EditError::Stranded { users }.to_string()));
+            self.rollouts.insert(name, before);
+        }
+        problems
     }
 
     /// Compiles a spec against the segments of this snapshot.
@@ -182,6 +203,9 @@ impl Snapshot {
         for fact in facts {
             if let Fact::Users { rollout, set, .. } = fact {
                 let live = self.rollouts.get(rollout);
+                if live.is_none() && self.stuck.contains_key(rollout) {
+                    continue;
+                }
                 pinnable(rollout, live.map(Arc::as_ref), set)?;
             }
         }
@@ -207,6 +231,15 @@ impl Snapshot {
         Ok(())
     }
 
+    fn apply_merged(&mut self, name: &SegmentName, roster: &Roster, remove: &[Box<str>], add: &[Box<str>]) {
+        if let Some(now) = self.segments.get(name) {
+            let mut merged = Members::of(roster.clone());
+            merged.edit(false, remove, add);
+            // Nobody's membership changes, so that the segment's own revision stays.
+            self.apply_segment(now.revision, name, |members| *members = merged);
+        }
+    }
+
     fn apply_segment(&mut self, revision: Revision, name: &SegmentName, change: impl FnOnce(&mut Members)) {
         let segment = self.segments.entry(name.clone()).or_insert_with(|| Segment {
             revision,
@@ -221,6 +254,23 @@ impl Snapshot {
                 live.table.set_segment(name, &members);
                 live.touch(revision);
             }
+        }
+    }
+}
+
+/// Single users whose release a new spec has not, until the change says where they go instead; and their rollout as it was.
+struct Stranded {
+    before: Arc<LiveRollout>,
+    users: HashSet<Box<str>>,
+}
+
+impl Stranded {
+    fn told(&mut self, replace: bool, unset: &[Box<str>], set: &[UserGroup]) {
+        if replace {
+            self.users.clear();
+        }
+        for user in unset.iter().chain(set.iter().flat_map(|group| &group.users)) {
+            self.users.remove(user);
         }
     }
 }

@@ -108,11 +108,9 @@ impl Table {
         Ok(())
     }
 
-    /// Takes over the single users of the table before.
-    ///
-    /// # Errors
-    /// When some are pinned to a release that this table has not.
-    pub fn adopt_users(&mut self, before: &Self) -> Result<(), EditError> {
+    /// Takes over the single users of the table before, and yields those who are pinned to a release that this table has
+    /// not: they are left out.
+    pub fn adopt_users(&mut self, before: &Self) -> Vec<Box<str>> {
         let same = before.releases.len() == self.releases.len()
             && before
                 .releases
@@ -121,15 +119,12 @@ impl Table {
                 .all(|(a, b)| a.name == b.name);
         if same {
             self.users = before.users.clone();
-            return Ok(());
+            return Vec::new();
         }
         let to = |index| self.index(&before.release(index).name);
-        let (users, lost) = before.users.mapped(&to);
-        if lost > 0 {
-            return Err(EditError::Stranded { users: lost });
-        }
+        let (users, left) = before.users.mapped(&to);
         self.users = users;
-        Ok(())
+        left
     }
 
     /// Where a single user is pinned.

@@ -141,17 +141,18 @@ impl<V: Copy> UserMap<V> {
         }
     }
 
-    /// The same users, with values that `to` yields of theirs; those for which it yields none are counted and left out.
-    pub fn mapped(&self, to: &dyn Fn(V) -> Option<V>) -> (Self, usize) {
+    /// The same users, with values that `to` yields of theirs, and those for whom it yields none, who are left out.
+    pub fn mapped(&self, to: &dyn Fn(V) -> Option<V>) -> (Self, Vec<Box<str>>) {
         let mut next = Self::new();
-        let mut lost = 0;
+        let mut left = Vec::new();
         for (id, value) in self.iter() {
             match to(value) {
                 Some(value) => next.set(id, value, false),
-                None => lost += 1,
+                // They came as text.
+                None => left.push(String::from_utf8_lossy(id).into()),
             }
         }
-        (next, lost)
+        (next, left)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], V)> {

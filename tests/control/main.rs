@@ -3,6 +3,7 @@
 mod diffs;
 mod freezes;
 mod refused;
+mod removals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
