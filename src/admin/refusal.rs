@@ -179,7 +179,7 @@ impl From<ChangeError> for Refusal {
         match error {
             ChangeError::NotFound(_) => Self::new(Kind::NotFound, text),
             ChangeError::Invalid(problems) => Self::new(Kind::Invalid, text).with(items(&problems)),
-            ChangeError::Refused(_) => Self::new(Kind::Refused, text),
+            ChangeError::Refused(_) | ChangeError::Stuck { .. } => Self::new(Kind::Refused, text),
             ChangeError::Conflict { current } => Self::new(Kind::Conflict, text).current(current.0),
             ChangeError::Unconditional { current } => Self::new(Kind::Unconditional, text).current(current.0),
             ChangeError::Flips(releases) => {

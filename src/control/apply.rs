@@ -64,7 +64,8 @@ impl Snapshot {
             .collect();
         for problem in &problems {
             let text = format!("{}: {}", problem.problem.path, problem.problem.message);
-            self.stuck.insert(problem.rollout.clone(), text);
+            // What followed from it is not why.
+            self.stuck.entry(problem.rollout.clone()).or_insert(text);
         }
         problems
     }

@@ -96,6 +96,20 @@ pub enum ChangeError {
         /// The segment that they would be in, if it is by one.
         segment: Option<SegmentName>,
     },
+    /// This node has the rollout as it was before its latest change, which it cannot compile.
+    #[error(
+        "rollout {rollout} was changed by another process to what this one cannot use ({why}){}: make the change there, \
+         undo that one, or start this process with a configuration that has what it names",
+        naming(.segment.as_ref())
+    )]
+    Stuck {
+        /// Which.
+        rollout: RolloutName,
+        /// What is wrong with its latest spec here.
+        why: String,
+        /// The segment that is to go, and that it may name.
+        segment: Option<SegmentName>,
+    },
     /// This node has not caught up with the store.
     #[error("this node is at revision {}, the store at {}: try again, and see the error log", .live.0, .stored.0)]
     Behind {
@@ -120,7 +134,10 @@ impl ChangeError {
     #[must_use]
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Behind { .. } | Self::ReadOnly(_) | Self::Store(_) | Self::Conflict { .. } => true,
+            // What one process cannot use, its successor may.
+            Self::Stuck { .. } | Self::Behind { .. } | Self::ReadOnly(_) | Self::Store(_) | Self::Conflict { .. } => {
+                true
+            }
             Self::NotFound(_)
             | Self::Invalid(_)
             | Self::Refused(_)
@@ -139,6 +156,10 @@ fn lines(problems: &[ApplyProblem]) -> String {
 
 fn by(segment: Option<&SegmentName>) -> String {
     segment.map_or_else(String::new, |segment| format!(" by segment {segment}"))
+}
+
+fn naming(segment: Option<&SegmentName>) -> String {
+    segment.map_or_else(String::new, |segment| format!(", and may name segment {segment}"))
 }
 
 fn names(releases: &[ReleaseName]) -> String {

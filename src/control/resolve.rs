@@ -45,6 +45,7 @@ pub(super) fn still_stopped(change: Change, now: &Snapshot) -> Change {
 
 /// The facts that a change comes to; none if nothing is to be changed.
 pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Result<Vec<Fact>, ChangeError> {
+    not_stuck(&change, now)?;
     match change {
         Change::Apply { rollouts } => apply(rollouts, now, around),
         Change::Delete { rollout } => delete(rollout, now, around),
@@ -67,9 +68,14 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             pin(now, rollout, false, Vec::new(), vec![group])
         }
         Change::UnsetUser { rollout, user } => pin(now, rollout, false, vec![user], Vec::new()),
-        // The controller has asked the store whose time is over.
         Change::Expire { users, .. } if users.is_empty() => Ok(Vec::new()),
-        Change::Expire { rollout, users } => pin(now, rollout, false, users, Vec::new()),
+        // The controller has asked the store whose time is over: whatever this process knows of the rollout.
+        Change::Expire { rollout, users } => Ok(vec![Fact::Users {
+            rollout,
+            replace: false,
+            unset: users,
+            set: Vec::new(),
+        }]),
         Change::ImportUsers {
             rollout,
             replace,
@@ -104,6 +110,41 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
         },
         // The store knows what undoes; the controller asks it.
         Change::Undo { .. } => Ok(Vec::new()),
+    }
+}
+
+/// A rollout whose latest spec this process cannot compile is here as it was before: what is formed of that would
+/// overwrite what another process made, unseen.
+fn not_stuck(change: &Change, now: &Snapshot) -> Result<(), ChangeError> {
+    let among = |rollout: &RolloutName| now.stuck().get_key_value(rollout);
+    let (found, segment) = match change {
+        Change::Apply { rollouts } => (rollouts.iter().find_map(|(rollout, _)| among(rollout)), None),
+        Change::Delete { rollout }
+        | Change::Split { rollout, .. }
+        | Change::Kill { rollout }
+        | Change::Resume { rollout }
+        | Change::Freeze { rollout }
+        | Change::Unfreeze { rollout }
+        | Change::SetUser { rollout, .. }
+        | Change::UnsetUser { rollout, .. }
+        | Change::ImportUsers { rollout, .. } => (among(rollout), None),
+        // Its targets are not known here.
+        Change::DeleteSegment { segment } => (now.stuck().first_key_value(), Some(segment.clone())),
+        // Those that say nothing of a spec, and what the store forms of what it has.
+        Change::Expire { .. }
+        | Change::PutSegment { .. }
+        | Change::PutRoster { .. }
+        | Change::EditSegment { .. }
+        | Change::Unschedule { .. }
+        | Change::Undo { .. } => (None, None),
+    };
+    match found {
+        None => Ok(()),
+        Some((rollout, why)) => Err(ChangeError::Stuck {
+            rollout: rollout.clone(),
+            why: why.clone(),
+            segment,
+        }),
     }
 }
 

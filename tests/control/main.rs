@@ -4,6 +4,7 @@ mod diffs;
 mod freezes;
 mod refused;
 mod removals;
+mod stuck;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,13 +62,17 @@ impl Drop for Node {
 
 impl Node {
     async fn over(store: Arc<dyn Store>) -> Self {
+        Self::knowing(&["s", "c"], store).await
+    }
+
+    /// A process whose configuration has these pools.
+    async fn knowing(pools: &'static [&'static str], store: Arc<dyn Store>) -> Self {
         let live = Arc::new(Live::new(Surroundings {
             slots: vec![rollout("shop")],
             routes: [(rollout("shop"), vec!["front".to_owned()])].into(),
-            pool: Box::new(|name| match name.as_str() {
-                "s" => Some(PoolIdx(0)),
-                "c" => Some(PoolIdx(1)),
-                _ => None,
+            pool: Box::new(|name| {
+                let place = pools.iter().position(|pool| *pool == name.as_str())?;
+                u16::try_from(place).ok().map(PoolIdx)
             }),
         }));
         let follower = Arc::new(Follower::new(store, live, LostUsers::Refused));
