@@ -52,6 +52,16 @@ impl Snapshot {
         // So that each rollout is held once, and edited in place where no other snapshot has it.
         self.by_slot.clear();
         for fact in facts {
+            // What is wrong with a rollout is told, and not that its users have none.
+            let without_rollout = |rollout: &RolloutName| {
+                let failed = problems
+                    .iter()
+                    .any(|problem: &ApplyProblem| problem.rollout == *rollout);
+                failed || (self.stuck.contains_key(rollout) && !self.rollouts.contains_key(rollout))
+            };
+            if matches!(fact, Fact::Users { rollout, .. } if without_rollout(rollout)) {
+                continue;
+            }
             let done = self.apply_one(revision, fact, opened, around, &mut stranded);
             problems.extend(done.err().unwrap_or_default());
         }

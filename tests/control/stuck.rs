@@ -1,5 +1,7 @@
 //! A rollout that was changed by another process to what this one cannot compile.
 
+use switchyard::control::StartError;
+
 use crate::refused::as_of_now;
 use crate::*;
 
@@ -49,4 +51,25 @@ async fn what_another_process_made_of_a_rollout_is_not_overwritten_unseen() {
     node.must(Change::Undo { to: Revision(2) }).await;
     assert!(node.controller.live().pin().stuck().is_empty());
     node.must(split("10%")).await;
+}
+
+#[tokio::test]
+async fn a_start_says_what_a_rollout_lacks_and_not_that_its_users_have_none() {
+    let (node, _other) = two_nodes().await;
+    let live = Arc::new(Live::new(Surroundings {
+        slots: Vec::new(),
+        routes: Default::default(),
+        pool: Box::new(|name| (name.as_str() != "b").then_some(PoolIdx(0))),
+    }));
+    let follower = Follower::new(Arc::clone(node.controller.store()), live, LostUsers::Refused);
+    let Err(StartError::Unfit(problems)) = follower.start(&[]).await else {
+        panic!("it starts");
+    };
+    let [problem] = problems.as_slice() else {
+        panic!("{problems:?}");
+    };
+    assert!(
+        problem.starts_with("rollout shop: releases.beta.pool: pool \"b\" does not exist"),
+        "{problem}"
+    );
 }
