@@ -114,12 +114,15 @@ impl Snapshot {
                 remove,
                 add,
             } => {
-                self.apply_segment(revision, segment, |members| members.edit(*replace, remove, add));
+                self.apply_segment(revision, segment, |segment| {
+                    segment.lost &= !*replace;
+                    segment.members.edit(*replace, remove, add);
+                });
             }
             Fact::Roster { segment, roster } => {
                 if let Some(roster) = opened.get(&roster.digest) {
                     let listed = Members::of(roster.clone());
-                    self.apply_segment(revision, segment, |members| *members = listed);
+                    self.apply_segment(revision, segment, |segment| segment.stand_on(listed));
                 }
             }
             Fact::Merged {
@@ -247,16 +250,17 @@ impl Snapshot {
             let mut merged = Members::of(roster.clone());
             merged.edit(false, remove, add);
             // Nobody's membership changes, so that the segment's own revision stays.
-            self.apply_segment(now.revision, name, |members| *members = merged);
+            self.apply_segment(now.revision, name, |segment| segment.stand_on(merged));
         }
     }
 
-    fn apply_segment(&mut self, revision: Revision, name: &SegmentName, change: impl FnOnce(&mut Members)) {
+    fn apply_segment(&mut self, revision: Revision, name: &SegmentName, change: impl FnOnce(&mut Segment)) {
         let segment = self.segments.entry(name.clone()).or_insert_with(|| Segment {
             revision,
             members: Members::none(),
+            lost: false,
         });
-        change(&mut segment.members);
+        change(segment);
         segment.revision = revision;
         let members = segment.members.clone();
         for live in self.rollouts.values_mut() {

@@ -169,9 +169,11 @@ impl Follower {
         let build = async {
             while let Some(Loaded { revision, fact }) = pieces.recv().await {
                 let mut facts = Arc::new(vec![fact]);
+                let mut lost = None;
                 let opened = match opened(&self.store, &facts).await {
                     Err(error) if self.lost == LostUsers::Missed => {
                         error!(target: targets::CONTROL, "{error}; until then nobody is in it but who came since");
+                        lost = facts.iter().find_map(Fact::roster).map(|(segment, _)| segment.clone());
                         facts = Arc::new(facts.iter().map(without_roster).collect());
                         Opened::new()
                     }
@@ -182,6 +184,9 @@ impl Follower {
                         "rollout {}: {}: {}",
                         p.rollout, p.problem.path, p.problem.message
                     ));
+                }
+                if let Some(segment) = lost {
+                    snapshot.lose(&segment);
                 }
             }
             // Who sends finds nobody who receives, where this ended early.

@@ -51,7 +51,9 @@ impl Merger {
             let due: Vec<(SegmentName, Members)> = {
                 let snapshot = self.controller.live().pin();
                 let segments = snapshot.segments().iter();
-                let due = segments.filter(|(name, segment)| !failed.contains_key(*name) && is_due(&segment.members));
+                // What is written anew must be all of it.
+                let whole = segments.filter(|(name, segment)| !segment.lost && !failed.contains_key(*name));
+                let due = whole.filter(|(_, segment)| is_due(&segment.members));
                 due.map(|(name, segment)| (name.clone(), segment.members.clone()))
                     .collect()
             };

@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, HashSet};
 use super::apply::ApplyProblem;
 use super::release::LiveRollout;
 use super::request::ChangeError;
-use super::snapshot::{Snapshot, Surroundings};
+use super::snapshot::{Segment, Snapshot, Surroundings};
 use crate::rollout::{
-    Change, Fact, Problem, ReleaseName, RolloutName, RolloutSpec, SegmentName, Split, UserGroup, Weight, check_ids,
+    Change, Fact, Members, Problem, ReleaseName, RolloutName, RolloutSpec, SegmentName, Split, UserGroup, Weight,
+    check_ids,
 };
 
 /// The same change without what is so already: users of a segment who are in or out, or are named twice.
@@ -20,7 +21,8 @@ pub(super) fn narrowed(change: Change, now: &Snapshot) -> Change {
     else {
         return change;
     };
-    if let Some(present) = now.segments().get(&segment) {
+    // Who is in one whose users are lost is not known.
+    if let Some(present) = now.segments().get(&segment).filter(|present| !present.lost) {
         let mut seen = HashSet::new();
         remove.retain(|user| present.members.contains(user) && seen.insert(user.clone()));
         let gone = std::mem::take(&mut seen);
@@ -82,7 +84,7 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             groups,
         } => pin(now, rollout, replace, Vec::new(), groups),
         Change::PutSegment { segment, users } => {
-            let present = now.segments().get(&segment).map(|s| &s.members);
+            let present = whole(now, &segment);
             let same = present.is_some_and(|m| m.len() == users.len() && users.iter().all(|user| m.contains(user)));
             if same {
                 return Ok(Vec::new());
@@ -90,19 +92,13 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
             segment_members(segment, true, Vec::new(), users)
         }
         Change::PutRoster { segment, roster } => {
-            let present = now.segments().get(&segment).map(|s| &s.members);
+            let present = whole(now, &segment);
             if present.is_some_and(|m| m.since_len() == 0 && m.roster().is_some_and(|r| r.name() == roster)) {
                 return Ok(Vec::new());
             }
             Ok(vec![Fact::Roster { segment, roster }])
         }
-        Change::EditSegment { segment, add, remove } => {
-            known_segment(now, &segment)?;
-            if add.is_empty() && remove.is_empty() {
-                return Ok(Vec::new());
-            }
-            segment_members(segment, false, remove, add)
-        }
+        Change::EditSegment { segment, add, remove } => edit_segment(segment, remove, add, now),
         Change::DeleteSegment { segment } => delete_segment(segment, now),
         Change::Unschedule { id } => match now.schedule().get(&id) {
             Some(_) => Ok(vec![Fact::NotScheduled { id }]),
@@ -278,6 +274,25 @@ fn pin(
     }])
 }
 
+fn edit_segment(
+    segment: SegmentName,
+    remove: Vec<Box<str>>,
+    add: Vec<Box<str>>,
+    now: &Snapshot,
+) -> Result<Vec<Fact>, ChangeError> {
+    let present = known_segment(now, &segment)?;
+    if present.lost && !remove.is_empty() {
+        return Err(ChangeError::Refused(format!(
+            "segment {segment}: its users cannot be read, so that nobody is taken out of it: replace the whole list \
+             (`segment create {segment} -f FILE --replace`)"
+        )));
+    }
+    if add.is_empty() && remove.is_empty() {
+        return Ok(Vec::new());
+    }
+    segment_members(segment, false, remove, add)
+}
+
 fn segment_members(
     segment: SegmentName,
     replace: bool,
@@ -310,11 +325,15 @@ fn delete_segment(segment: SegmentName, now: &Snapshot) -> Result<Vec<Fact>, Cha
     )))
 }
 
-fn known_segment(now: &Snapshot, segment: &SegmentName) -> Result<(), ChangeError> {
-    match now.segments().get(segment) {
-        Some(_) => Ok(()),
-        None => Err(ChangeError::NotFound(format!("there is no segment {segment}"))),
-    }
+/// The members of a segment, if it exists and all of them are known.
+fn whole<'a>(now: &'a Snapshot, segment: &SegmentName) -> Option<&'a Members> {
+    let present = now.segments().get(segment).filter(|present| !present.lost);
+    present.map(|present| &present.members)
+}
+
+fn known_segment<'a>(now: &'a Snapshot, segment: &SegmentName) -> Result<&'a Segment, ChangeError> {
+    let unknown = || ChangeError::NotFound(format!("there is no segment {segment}"));
+    now.segments().get(segment).ok_or_else(unknown)
 }
 
 fn no_rollout(rollout: &RolloutName) -> ChangeError {

@@ -43,6 +43,16 @@ pub struct Segment {
     pub revision: Revision,
     /// Its users.
     pub members: Members,
+    /// Whether they are those who came since alone: the others could not be read when the state was loaded.
+    pub lost: bool,
+}
+
+impl Segment {
+    /// All its users are known.
+    pub(super) fn stand_on(&mut self, members: Members) {
+        self.members = members;
+        self.lost = false;
+    }
 }
 
 impl Snapshot {
@@ -62,6 +72,13 @@ impl Snapshot {
     /// Of a state that was loaded in pieces: all of them are of this revision.
     pub(super) fn set_revision(&mut self, revision: Revision) {
         self.revision = revision;
+    }
+
+    /// Of a segment that was loaded without those users of it who cannot be read.
+    pub(super) fn lose(&mut self, name: &SegmentName) {
+        if let Some(segment) = self.segments.get_mut(name) {
+            segment.lost = true;
+        }
     }
 
     /// The store's number for the last change in it.

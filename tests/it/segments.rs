@@ -298,6 +298,19 @@ fn a_start_without_lost_users_serves_those_who_came_since_until_the_list_is_impo
         "{}",
         refused.body
     );
+    // Nor is it confirmed that somebody is out who may be in.
+    let out = ask(
+        &proxy.admin,
+        "POST",
+        &format!("{ONE}/remove"),
+        &add,
+        r#"{"users":["3"]}"#,
+    );
+    assert!(
+        out.status == 422 && out.body.contains("replace the whole list"),
+        "{}",
+        out.body
+    );
     let revision = get(&proxy, ONE)["revision"].as_u64().expect("a number");
     let again = put(&proxy, "", &if_match(revision), list(0).as_bytes());
     assert_eq!(again.status, 200, "{}", again.body);
@@ -305,6 +318,37 @@ fn a_start_without_lost_users_serves_those_who_came_since_until_the_list_is_impo
     proxy.signal("TERM");
     assert_eq!(proxy.end().0, Some(0));
     assert_eq!(exported(&site.start()), set(&list(0)));
+}
+
+#[test]
+fn a_segment_that_lost_its_users_is_mended_by_an_empty_list_too() {
+    let folder = Folder::new("emptied-segment");
+    let site = Site::new(&folder.store());
+    let proxy = site.start();
+    assert_eq!(put(&proxy, "", "", list(0).as_bytes()).status, 200);
+    target(&proxy);
+    let digest = get(&proxy, ONE)["roster"]["digest"].as_str().expect("text").to_owned();
+    proxy.signal("TERM");
+    assert_eq!(proxy.end().0, Some(0));
+    std::fs::remove_file(folder.path().join(format!("rollouts.db.segments/{digest}.roster"))).expect("lost");
+    let proxy = Proxy::launch(&written(&folder, &site), &["--without-lost-users"], &[]);
+    proxy.wait_ready();
+    assert_eq!(get(&proxy, ONE)["users"], 0);
+    let revision = get(&proxy, ONE)["revision"].as_u64().expect("a number");
+    let emptied = put(&proxy, "", &if_match(revision), b"");
+    assert!(
+        emptied.status == 200 && emptied.body.contains("\"changed\":true"),
+        "{} {}",
+        emptied.status,
+        emptied.body
+    );
+    proxy.signal("TERM");
+    assert_eq!(proxy.end().0, Some(0));
+    assert_eq!(
+        get(&site.start(), ONE)["users"],
+        0,
+        "the store names the file no longer"
+    );
 }
 
 #[test]
