@@ -131,7 +131,7 @@ pub(super) fn scheduled(change: &Change, at: Moment, asked: &Asked, now: &Snapsh
             "until: {until} is not after {at}, when it is to begin: write a later time"
         )));
     }
-    if change.is_bulk() || matches!(change, Change::Undo { .. } | Change::Unschedule { .. }) {
+    if change.is_of_a_list() || matches!(change, Change::Undo { .. } | Change::Unschedule { .. }) {
         return Err(ChangeError::Refused(
             "imports, segments and undo cannot be scheduled: make them now, and schedule the split".to_owned(),
         ));

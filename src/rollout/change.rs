@@ -138,14 +138,43 @@ pub enum Change {
     },
 }
 
+/// A list of more users is not copied for the sake of a second attempt: so many take less than a millisecond.
+const BULK_USERS: usize = 10_000;
+
 impl Change {
-    /// Whether it carries a list of users that may be long.
+    /// Whether it is about a list of users, however long.
     #[must_use]
-    pub fn is_bulk(&self) -> bool {
+    pub fn is_of_a_list(&self) -> bool {
         matches!(
             self,
             Self::ImportUsers { .. } | Self::PutSegment { .. } | Self::PutRoster { .. } | Self::EditSegment { .. }
         )
+    }
+
+    /// Whether it carries so many users that it is not to be copied.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        let users = match self {
+            Self::ImportUsers { groups, .. } => groups.iter().map(|group| group.users.len()).sum(),
+            Self::PutSegment { users, .. } => users.len(),
+            Self::EditSegment { add, remove, .. } => add.len() + remove.len(),
+            // In a spec they come one by one; a roster is named.
+            Self::Apply { .. }
+            | Self::Delete { .. }
+            | Self::Split { .. }
+            | Self::Kill { .. }
+            | Self::Resume { .. }
+            | Self::Freeze { .. }
+            | Self::Unfreeze { .. }
+            | Self::SetUser { .. }
+            | Self::UnsetUser { .. }
+            | Self::Expire { .. }
+            | Self::PutRoster { .. }
+            | Self::DeleteSegment { .. }
+            | Self::Unschedule { .. }
+            | Self::Undo { .. } => 0,
+        };
+        users > BULK_USERS
     }
 }
 
@@ -279,4 +308,29 @@ pub struct Scheduled {
     /// Whether it was said, by a revision, that what is replaced or deleted is known to exist.
     #[serde(default)]
     pub replaces: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_bulk_by_its_length() {
+        let users = |n: usize| (0..n).map(|n| n.to_string().into()).collect::<Vec<Box<str>>>();
+        let segment = SegmentName::parse("testers").expect("name");
+        let edit = |add: usize, remove: usize| Change::EditSegment {
+            segment: segment.clone(),
+            add: users(add),
+            remove: users(remove),
+        };
+        for (change, bulk) in [
+            (edit(1, 0), false),
+            (edit(0, 1), false),
+            (edit(BULK_USERS / 2, BULK_USERS / 2), false),
+            (edit(BULK_USERS, 1), true),
+        ] {
+            assert!(change.is_of_a_list());
+            assert_eq!(change.is_bulk(), bulk);
+        }
+    }
 }
