@@ -52,7 +52,7 @@ pub fn operations(api: Api) -> Api {
                 "delete",
                 ONE,
                 "deleteRollout",
-                "Removes a rollout and its single users.",
+                "Removes a rollout, its single users, and the changes that are scheduled for it alone.",
             ),
             delete,
         )

@@ -191,7 +191,9 @@ impl Controller {
             // It was tried against the present state, so that nonsense is refused now.
             facts = vec![later];
         }
-        facts.extend(due.map(|id| Fact::NotScheduled { id }));
+        // A deletion takes itself off the schedule, too.
+        let done = due.map(|id| Fact::NotScheduled { id });
+        facts.extend(done.filter(|fact| !facts.contains(fact)));
         let diff = describe::diff(&facts, &pins, now, next.as_ref().unwrap_or(now));
         let summary = describe::summary(title.filter(|_| asked.at.is_none()), &diff);
         Ok(Candidate {

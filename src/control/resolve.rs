@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::apply::ApplyProblem;
+use super::describe::subject;
 use super::release::LiveRollout;
 use super::request::ChangeError;
 use super::snapshot::{Segment, Snapshot, Surroundings};
@@ -251,7 +252,12 @@ fn delete(rollout: RolloutName, now: &Snapshot, around: &Surroundings) -> Result
             "rollout {rollout} is selected by a route: take it out of routes first, or kill it"
         )));
     }
-    Ok(vec![Fact::Rollout { rollout, spec: None }])
+    // A later rollout of that name has nothing to do with what waits for this one.
+    let waiting = now.schedule().iter();
+    let its_own = waiting.filter(|(_, entry)| subject(&entry.change).as_ref() == Some(&rollout));
+    let mut facts: Vec<Fact> = its_own.map(|(id, _)| Fact::NotScheduled { id: *id }).collect();
+    facts.insert(0, Fact::Rollout { rollout, spec: None });
+    Ok(facts)
 }
 
 fn pin(

@@ -32,7 +32,7 @@ pub enum Change {
         /// Each rollout once.
         rollouts: Vec<(RolloutName, RolloutSpec)>,
     },
-    /// Removes a rollout and its single users.
+    /// Removes a rollout, its single users, and the changes that wait for it alone.
     Delete {
         /// Which.
         rollout: RolloutName,

@@ -43,3 +43,55 @@ async fn a_release_goes_together_with_the_pins_to_it() {
     node.must(Change::Undo { to: Revision(2) }).await;
     assert_eq!(node.decided("42"), ("stable".to_owned(), "stable"));
 }
+
+#[tokio::test]
+async fn what_waits_for_a_rollout_goes_with_it_and_comes_back_with_it() {
+    let node = Node::start().await;
+    let side = rollout("side");
+    let create = || Change::Apply {
+        rollouts: vec![(side.clone(), shop())],
+    };
+    let kill = |name: &str| Change::Kill { rollout: rollout(name) };
+    let delete = || Change::Delete { rollout: side.clone() };
+    let at = |millis: u64, expected: Option<Revision>| Asked {
+        at: Some(Moment(switchyard::clock::unix_millis() + millis)),
+        expected,
+        ..asked()
+    };
+    node.must(create()).await;
+    for name in ["side", "shop"] {
+        node.make_as(kill(name), at(3_600_000, None)).await.expect("scheduled");
+    }
+    let waiting = || node.controller.live().pin().schedule().len();
+    let known = Asked {
+        expected: Some(node.revision()),
+        ..asked()
+    };
+    let deleted = node.make_as(delete(), known).await.expect("made");
+    let line = deleted
+        .diff
+        .iter()
+        .find(|line| line.path == "schedule.3")
+        .expect("shown");
+    assert_eq!(
+        (line.before.as_deref(), line.after.as_deref()),
+        (Some("side: killed, everyone to stable"), None)
+    );
+    assert_eq!(waiting(), 1, "that of another rollout waits on");
+    node.must(create()).await;
+    assert_eq!(waiting(), 1);
+    node.must(Change::Undo { to: Revision(4) }).await;
+    assert_eq!(waiting(), 2);
+    // A deletion that waited takes itself off, and the others.
+    let soon = node
+        .make_as(delete(), at(100, Some(node.revision())))
+        .await
+        .expect("scheduled");
+    let clerk = Clerk::new(Arc::clone(&node.controller), std::time::Duration::from_secs(3600));
+    let work = tokio::spawn(async move { clerk.run().await });
+    let mut revisions = node.controller.live().revisions();
+    revisions.wait_for(|live| *live > soon.revision).await.expect("made");
+    work.abort();
+    assert_eq!(waiting(), 1);
+    assert!(node.controller.live().pin().named(&side).is_none());
+}
