@@ -8,6 +8,7 @@ mod edit;
 mod explain;
 mod members;
 mod name;
+mod patch;
 mod plan;
 mod prefix;
 mod rule;
@@ -27,6 +28,7 @@ pub use members::{
     RosterKey, RosterName, Sorted, TooMany, Turnover, WeakRoster, write_roster,
 };
 pub use name::{NameError, PoolName, ReleaseName, RolloutName, RouteId, SegmentName};
+pub use patch::{RolloutPatch, UsersPatch};
 pub use plan::{Move, Plan, Seen, SeenUser, ShareMove};
 pub use prefix::check_prefix;
 pub use spec::{ReleaseSpec, RolloutSpec, TargetSpec, Unhealthy, When};

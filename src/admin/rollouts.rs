@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::State as Shared;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
-use serde_json::Value;
 
 use super::answer::{change, tagged};
 use super::document::{Api, Operation};
@@ -16,8 +15,8 @@ use super::sent::{Nothing, Sent};
 use super::state::State;
 use super::terms::Terms;
 use super::wire::{ApplyBody, Changed, PlanBody, Planned, Rollout, Rollouts, SplitBody};
-use crate::control::{ChangeError, LiveRollout, Request, Snapshot};
-use crate::rollout::{Change, Plan, RolloutName, RolloutSpec};
+use crate::control::{LiveRollout, Request, Snapshot};
+use crate::rollout::{Change, Plan, RolloutName, RolloutPatch, RolloutSpec};
 
 const ALL: &str = "/api/v1/rollouts";
 const ONE: &str = "/api/v1/rollouts/{rollout}";
@@ -43,7 +42,7 @@ pub fn operations(api: Api) -> Api {
         )
         .add(
             Operation::change("patch", ONE, "patchRollout", "Changes parts of a rollout (RFC 7396).")
-                .takes::<Value>(true)
+                .takes::<RolloutPatch>(true)
                 .or_as("application/merge-patch+json"),
             patch,
         )
@@ -195,52 +194,11 @@ async fn put(
 
 async fn patch(
     Shared(state): Shared<State>,
-    Named(name): Named<RolloutName>,
-    mut terms: Terms,
-    Sent(patch, digest): Sent<Value>,
+    Named(rollout): Named<RolloutName>,
+    terms: Terms,
+    Sent(patch, digest): Sent<Box<RolloutPatch>>,
 ) -> Result<Response, Refusal> {
-    let snapshot = state.pin();
-    let live = known(&snapshot, &name)?;
-    // What is patched is the spec that was read here: it must be the expected one, and still be when it is replaced.
-    if let Some(expected) = terms.expected {
-        if expected != live.revision() && expected != snapshot.revision() {
-            return Err(ChangeError::Conflict {
-                current: live.revision(),
-            }
-            .into());
-        }
-        terms.expected = Some(live.revision());
-    }
-    let mut spec = live.spec().clone();
-    spec.ranges = None;
-    let broken = |e: serde_json::Error| Refusal::new(Kind::Broken, e.to_string());
-    let mut value = serde_json::to_value(&spec).map_err(broken)?;
-    merge(&mut value, patch);
-    let spec: RolloutSpec =
-        serde_json::from_value(value).map_err(|e| Refusal::at(Kind::Invalid, name.to_string(), e.to_string()))?;
-    let rollouts = vec![(name, spec)];
-    change(&state, terms, digest, Change::Apply { rollouts }).await
-}
-
-/// RFC 7396.
-fn merge(target: &mut Value, patch: Value) {
-    let Value::Object(fields) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = Value::Object(serde_json::Map::new());
-    }
-    let Value::Object(present) = target else {
-        return;
-    };
-    for (key, value) in fields {
-        if value.is_null() {
-            present.remove(&key);
-        } else {
-            merge(present.entry(key).or_insert(Value::Null), value);
-        }
-    }
+    change(&state, terms, digest, Change::Patch { rollout, patch }).await
 }
 
 async fn delete(

@@ -77,7 +77,7 @@ pub(super) fn expected(
                 (exists.then(|| now.revision()), true)
             }
         },
-        Change::Delete { rollout: name } => (rollout(name), true),
+        Change::Patch { rollout: name, .. } | Change::Delete { rollout: name } => (rollout(name), true),
         Change::PutSegment { segment, .. } | Change::PutRoster { segment, .. } | Change::DeleteSegment { segment } => {
             (now.segments().get(segment).map(|s| s.revision), true)
         }

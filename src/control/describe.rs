@@ -113,7 +113,7 @@ pub(super) fn summary(title: Option<String>, diff: &[Diff]) -> String {
 /// What a change is called, where its diff does not say it better.
 pub(super) fn title(change: &Change) -> Option<String> {
     let text = match change {
-        Change::Apply { .. } | Change::Split { .. } | Change::ImportUsers { .. } => return None,
+        Change::Apply { .. } | Change::Patch { .. } | Change::Split { .. } | Change::ImportUsers { .. } => return None,
         Change::Delete { rollout } => format!("{rollout}: deleted"),
         Change::Kill { rollout } => format!("{rollout}: killed, everyone to stable"),
         Change::Resume { rollout } => format!("{rollout}: resumed"),
@@ -143,6 +143,7 @@ pub(super) fn title(change: &Change) -> Option<String> {
 pub(super) fn subject(change: &Change) -> Option<RolloutName> {
     match change {
         Change::Delete { rollout }
+        | Change::Patch { rollout, .. }
         | Change::Split { rollout, .. }
         | Change::Kill { rollout }
         | Change::Resume { rollout }
@@ -215,6 +216,7 @@ pub fn what(change: &Change) -> String {
             let names: Vec<&str> = rollouts.iter().map(|(name, _)| name.as_str()).collect();
             format!("{}: new spec", names.join(", "))
         }
+        Change::Patch { rollout, .. } => format!("{rollout}: parts of its spec"),
         other => title(other).unwrap_or_default(),
     }
 }

@@ -8,8 +8,8 @@ use super::release::LiveRollout;
 use super::request::ChangeError;
 use super::snapshot::{Segment, Snapshot, Surroundings};
 use crate::rollout::{
-    Change, Fact, Members, Problem, ReleaseName, RolloutName, RolloutSpec, SegmentName, Split, UserGroup, Weight,
-    check_ids,
+    Change, Fact, Members, Problem, ReleaseName, RolloutName, RolloutPatch, RolloutSpec, SegmentName, Split, UserGroup,
+    UsersPatch, Weight, check_ids,
 };
 
 /// The same change without what is so already: users of a segment who are in or out, or are named twice.
@@ -51,6 +51,7 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
     not_stuck(&change, now)?;
     match change {
         Change::Apply { rollouts } => apply(rollouts, now, around),
+        Change::Patch { rollout, patch } => patched(rollout, *patch, now, around),
         Change::Delete { rollout } => delete(rollout, now, around),
         Change::Split { rollout, split } => edit(now, around, &rollout, |spec| spec.split = split),
         Change::Kill { rollout } => edit(now, around, &rollout, |spec| spec.killed = true),
@@ -116,7 +117,8 @@ fn not_stuck(change: &Change, now: &Snapshot) -> Result<(), ChangeError> {
     let among = |rollout: &RolloutName| now.stuck().get_key_value(rollout);
     let (found, segment) = match change {
         Change::Apply { rollouts } => (rollouts.iter().find_map(|(rollout, _)| among(rollout)), None),
-        Change::Delete { rollout }
+        Change::Patch { rollout, .. }
+        | Change::Delete { rollout }
         | Change::Split { rollout, .. }
         | Change::Kill { rollout }
         | Change::Resume { rollout }
@@ -179,6 +181,34 @@ fn apply(
     } else {
         Err(ChangeError::Invalid(problems))
     }
+}
+
+/// What is patched is what there is now, under the turn of this change: never what was read before it.
+fn patched(
+    rollout: RolloutName,
+    patch: RolloutPatch,
+    now: &Snapshot,
+    around: &Surroundings,
+) -> Result<Vec<Fact>, ChangeError> {
+    let live = now.named(&rollout).ok_or_else(|| no_rollout(&rollout))?;
+    let (spec, users) = patch.onto(live.spec());
+    let UsersPatch { replace, unset, set } = users;
+    let (mut unset, set) = (unset, grouped(set));
+    unset.retain(|user| live.table().single_user(user).is_some());
+    let mut facts = apply(vec![(rollout.clone(), spec)], now, around)?;
+    if facts.is_empty() {
+        return pin(now, rollout, replace, unset, set);
+    }
+    if replace || !unset.is_empty() || !set.is_empty() {
+        // Its releases may be new ones: they are looked at with the rest of the candidate.
+        facts.push(Fact::Users {
+            rollout,
+            replace,
+            unset,
+            set,
+        });
+    }
+    Ok(facts)
 }
 
 fn grouped(users: BTreeMap<String, ReleaseName>) -> Vec<UserGroup> {

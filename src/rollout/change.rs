@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::members::RosterName;
 use super::name::{ReleaseName, RolloutName, SegmentName};
+use super::patch::RolloutPatch;
 use super::spec::RolloutSpec;
 use super::weight::Weight;
 
@@ -31,6 +32,13 @@ pub enum Change {
     Apply {
         /// Each rollout once.
         rollouts: Vec<(RolloutName, RolloutSpec)>,
+    },
+    /// Changes parts of a rollout.
+    Patch {
+        /// Which.
+        rollout: RolloutName,
+        /// What becomes of them.
+        patch: Box<RolloutPatch>,
     },
     /// Removes a rollout, its single users, and the changes that wait for it alone.
     Delete {
@@ -156,10 +164,11 @@ impl Change {
     pub fn is_bulk(&self) -> bool {
         let users = match self {
             Self::ImportUsers { groups, .. } => groups.iter().map(|group| group.users.len()).sum(),
-            Self::PutSegment { users, .. } => users.len(),
+            Self::PutSegment { users, .. } | Self::Expire { users, .. } => users.len(),
             Self::EditSegment { add, remove, .. } => add.len() + remove.len(),
             // In a spec they come one by one; a roster is named.
             Self::Apply { .. }
+            | Self::Patch { .. }
             | Self::Delete { .. }
             | Self::Split { .. }
             | Self::Kill { .. }
@@ -168,7 +177,6 @@ impl Change {
             | Self::Unfreeze { .. }
             | Self::SetUser { .. }
             | Self::UnsetUser { .. }
-            | Self::Expire { .. }
             | Self::PutRoster { .. }
             | Self::DeleteSegment { .. }
             | Self::Unschedule { .. }

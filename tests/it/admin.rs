@@ -67,6 +67,51 @@ fn a_change_needs_the_revision_that_it_replaces() {
 }
 
 #[test]
+fn a_patch_is_made_once_under_its_key_and_leaves_what_it_does_not_name() {
+    let scene = Scene::start();
+    for user in ["3", "4", "5"] {
+        scene.made("PUT", &format!("/rollouts/checkout/users/{user}"), CANARY);
+    }
+    let before = scene.revision();
+    let fields = format!("{}Idempotency-Key: k-1\r\n", if_match(before));
+    let body = r#"{"users":{"3":"stable","4":null,"6":"canary"},"unhealthy":"stable"}"#;
+    let patch = |body: &str| scene.json("PATCH", "/rollouts/checkout", &fields, body);
+    let (status, changed) = patch(body);
+    assert_eq!((status, &changed["revision"]), (200, &(before + 1).into()), "{changed}");
+    let (status, again) = patch(body);
+    assert_eq!((status, &again["revision"]), (200, &(before + 1).into()), "{again}");
+    let (status, other) = patch("{}");
+    assert_eq!((status, &other["type"]), (422, &"key-reused".into()), "{other}");
+    let users = scene.json("GET", "/rollouts/checkout/users", "", "").1;
+    let users: Vec<_> = users["users"].as_array().expect("users").iter().collect();
+    let users: Vec<_> = users
+        .iter()
+        .map(|u| (u["user"].as_str(), u["release"].as_str()))
+        .collect();
+    let (stable, canary) = (Some("stable"), Some("canary"));
+    assert_eq!(users, [(Some("3"), stable), (Some("5"), canary), (Some("6"), canary)]);
+    let spec = scene.json("GET", "/rollouts/checkout", "", "").1;
+    assert_eq!(spec["spec"]["unhealthy"], "stable");
+    // A user may come into a release that comes with it, and all may go out.
+    let more = r#"{"releases":{"next":{"pool":"canary"}},"users":{"7":"next"}}"#;
+    scene.made_if("PATCH", "/rollouts/checkout", &if_match(scene.revision()), more);
+    let (status, problem) = scene.json(
+        "PATCH",
+        "/rollouts/checkout",
+        &if_match(scene.revision()),
+        r#"{"users":{"8":"none"}}"#,
+    );
+    assert_eq!(status, 422, "{problem}");
+    scene.made_if(
+        "PATCH",
+        "/rollouts/checkout",
+        &if_match(scene.revision()),
+        r#"{"users":null}"#,
+    );
+    assert_eq!(scene.json("GET", "/rollouts/checkout", "", "").1["users"], 0);
+}
+
+#[test]
 fn a_dry_run_says_all_and_changes_nothing() {
     let scene = Scene::start();
     let before = scene.revision();
@@ -392,6 +437,16 @@ fn a_wrong_spec_is_told_with_all_that_is_wrong() {
     let mut keys: Vec<&str> = places.filter_map(|p| p["key"].as_str()).collect();
     keys.sort_unstable();
     assert_eq!((status, keys), (422, vec!["releases.stable.pool", "salts", "split.c"]));
+    let patch = r#"{"split":{"canary":"200%"},"unhealthy":"x","bogus":1}"#;
+    let (status, problem) = scene.json("PATCH", "/rollouts/checkout", &if_match(scene.revision()), patch);
+    let places = problem["problems"].as_array().expect("problems").iter();
+    let mut keys: Vec<&str> = places.filter_map(|p| p["key"].as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(
+        (status, keys),
+        (422, vec!["bogus", "split.canary", "unhealthy"]),
+        "{problem}"
+    );
     let (status, problem) = scene.json("PUT", "/rollouts/new", "", "{\n\"releases\": nonsense}");
     assert_eq!(
         (status, &problem["problems"][0]["key"]),
