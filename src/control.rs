@@ -33,6 +33,6 @@ pub use seen::SeenUsers;
 pub use snapshot::{PoolNumbers, Segment, Slot, Snapshot, Surroundings};
 // What the admin side says of the store goes through here.
 pub use crate::store::{
-    Diff, HistoryEntry, HistoryQuery, Idempotency, MemoryStore, OURSELVES, Source, Store, StoreError, StoreStatus,
-    UserPage,
+    Diff, HistoryEntry, HistoryQuery, Idempotency, MemoryStore, Most, OURSELVES, Source, Store, StoreError,
+    StoreStatus, UserPage,
 };

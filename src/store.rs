@@ -110,6 +110,35 @@ pub struct SegmentRecord {
     pub changed: Moment,
 }
 
+/// How much of a list is read at once: a page ends with the user who makes it as long as either says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most {
+    /// So many users.
+    pub users: usize,
+    /// Ids of so many bytes, all together.
+    pub bytes: usize,
+}
+
+impl Most {
+    /// So many users, however long their ids are.
+    #[must_use]
+    pub fn users(users: usize) -> Self {
+        let bytes = usize::MAX;
+        Self { users, bytes }
+    }
+
+    /// The ids that a page has; none after the first that cannot be read.
+    fn of<E>(self, ids: impl Iterator<Item = Result<Box<str>, E>>) -> Result<Vec<Box<str>>, E> {
+        let mut bytes = 0;
+        let fits = |id: &Result<Box<str>, E>| {
+            let fits = bytes < self.bytes;
+            bytes = bytes.saturating_add(id.as_ref().map_or(0, |id| id.len()));
+            fits
+        };
+        ids.take(self.users).take_while(fits).collect()
+    }
+}
+
 /// A page of single users, in the order of the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UserPage {
@@ -223,7 +252,7 @@ pub trait Store: Send + Sync {
     /// Where long lists of segments' users are kept; a commit names them.
     fn rosters(&self) -> &Arc<Rosters>;
 
-    /// Members of a segment, at most `limit`, after a member, in an order that edits and merges do not change.
+    /// Members of a segment, at most so many, after a member, in an order that edits and merges do not change.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -231,7 +260,7 @@ pub trait Store: Send + Sync {
         &self,
         segment: &SegmentName,
         after: Option<&str>,
-        limit: usize,
+        most: Most,
     ) -> Result<Vec<Box<str>>, StoreError>;
 
     /// Up to `limit` single users whose time was over at `now`, and when the next one's will be.

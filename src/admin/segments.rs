@@ -4,16 +4,14 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State as Shared};
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use bytes::Bytes;
-use futures_util::stream;
 use serde_json::json;
 
-use super::answer::{change, etag, tagged};
+use super::answer::{change, tagged};
 use super::document::{Api, Operation};
+use super::export;
 use super::lists::{self, Format, Reading};
 use super::parameters::{Named, Parameters};
 use super::refusal::{Kind, Refusal};
@@ -23,14 +21,17 @@ use super::terms::Terms;
 use super::users::{format, page, paged};
 use super::wire::{self, EditBody, MemberPage, NDJSON, PLAIN, Segment, Segments};
 use crate::clock;
-use crate::control::{Segment as LiveSegment, Snapshot};
+use crate::control::{Most, Segment as LiveSegment, Snapshot};
 use crate::precedence;
 use crate::rollout::{Change, Members, Moment, Roster, SegmentName};
 
 /// A list of as many users or fewer is kept in the store itself, a row each.
 const SHORT_MAX: u64 = 65_536;
 /// Users that are read at once for an export.
-const EXPORT_PAGE: usize = 50_000;
+const EXPORT_PAGE: Most = Most {
+    users: 50_000,
+    bytes: export::PIECE_BYTES,
+};
 const ONE: &str = "/api/v1/segments/{segment}";
 
 /// The operations.
@@ -150,7 +151,7 @@ async fn members(
     let (after, limit) = page(query)?;
     let revision = known(&state.pin(), &name)?.revision;
     let store = state.controller.store();
-    let mut users = store.members(&name, after.as_deref(), limit + 1).await?;
+    let mut users = store.members(&name, after.as_deref(), Most::users(limit + 1)).await?;
     let more = users.len() > limit;
     users.truncate(limit);
     let body = MemberPage {
@@ -222,26 +223,16 @@ async fn export(
     };
     query.end()?;
     let revision = known(&state.pin(), &name)?.revision;
+    let turn = export::Turn::take(&state)?;
     let store = Arc::clone(state.controller.store());
-    let pages = stream::unfold(Some(None::<Box<str>>), move |cursor| {
+    Ok(turn.send(media, revision, move |after| {
         let (store, name) = (Arc::clone(&store), name.clone());
         async move {
-            let after = cursor?;
-            match store.members(&name, after.as_deref(), EXPORT_PAGE).await {
-                Ok(users) => {
-                    let next = users.last().filter(|_| users.len() == EXPORT_PAGE).cloned();
-                    Some((Ok(lines(&users, plain)), next.map(Some)))
-                }
-                // The connection ends in the middle of the body, so that nobody takes a part for the whole.
-                Err(e) => Some((Err(e), None)),
-            }
+            let users = store.members(&name, after.as_deref(), EXPORT_PAGE).await?;
+            // After the last of them comes a page of nobody.
+            Ok((lines(&users, plain), users.last().cloned()))
         }
-    });
-    let fields = [
-        (header::CONTENT_TYPE, HeaderValue::from_static(media)),
-        (header::ETAG, etag(revision)),
-    ];
-    Ok((fields, Body::from_stream(pages)).into_response())
+    }))
 }
 
 fn lines(users: &[Box<str>], plain: bool) -> Bytes {

@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::events::Shutdown;
 use super::gate::Peer;
+use super::taking::Taking;
 use crate::telemetry::targets;
 
 /// How long a client may take to send a head.
@@ -87,7 +88,7 @@ impl ServerApp for Admin {
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIMEOUT)
             .max_buf_size(BUFFER_BYTES)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Taking::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let mut ending = self.ending.subscribe();
         // The guard that the wait yields must not be held while the connection ends.
@@ -131,6 +132,7 @@ mod tests {
     use axum::routing::get;
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
+    use super::super::taking::TAKE_WITHIN;
     use super::*;
 
     fn served(closing: &watch::Receiver<bool>) -> (Arc<Admin>, DuplexStream) {
@@ -162,6 +164,38 @@ mod tests {
             answer.contains("connection: close") && answer.ends_with("here"),
             "{answer}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_loses_its_place_and_its_answer() {
+        let (place, free) = tokio::sync::oneshot::channel::<()>();
+        let place = Arc::new(std::sync::Mutex::new(Some(place)));
+        let endless = move || {
+            let place = place.lock().expect("nobody failed").take();
+            let pieces = futures_util::stream::repeat_with(move || {
+                let _held = &place;
+                Ok::<_, std::io::Error>(bytes::Bytes::from_static(&[b'x'; 1024]))
+            });
+            std::future::ready(axum::body::Body::from_stream(pieces))
+        };
+        let admin = Arc::new(Admin::new(Router::new().route("/", get(endless))));
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (_close, closing) = watch::channel(false);
+        tokio::spawn(async move { admin.process_new(Box::new(server), &closing).await });
+        let asked = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        client.write_all(asked).await.expect("open");
+        // Who takes a little now and then keeps it.
+        for _ in 0..4 {
+            client.read_exact(&mut [0; 2048]).await.expect("some of it");
+            tokio::time::sleep(TAKE_WITHIN - Duration::from_secs(1)).await;
+        }
+        let since = tokio::time::Instant::now();
+        assert!(free.await.is_err(), "it is dropped");
+        assert!(since.elapsed() <= TAKE_WITHIN);
+        client
+            .read_to_end(&mut Vec::new())
+            .await
+            .expect("what was written, and the end");
     }
 
     #[tokio::test(start_paused = true)]

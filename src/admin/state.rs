@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Semaphore;
 
 use super::events::Hub;
+use super::export::EXPORTS_MAX;
 use super::tokens::Tokens;
 use crate::control::{Controller, Snapshot};
 use crate::upstream::Pools;
@@ -32,6 +33,7 @@ pub struct Parts {
     pub(super) tokens: Option<Tokens>,
     pub(super) requests: Semaphore,
     pub(super) lists: Semaphore,
+    pub(super) exports: Arc<Semaphore>,
     pub(super) hub: Arc<Hub>,
     /// The document of the API, written once.
     pub(super) document: bytes::Bytes,
@@ -54,6 +56,7 @@ impl Parts {
             tokens,
             requests: Semaphore::new(REQUESTS_MAX),
             lists: Semaphore::new(LISTS_MAX),
+            exports: Arc::new(Semaphore::new(EXPORTS_MAX)),
             document: bytes::Bytes::new(),
         }
     }

@@ -1,16 +1,15 @@
 //! Single users of a rollout: read in pages, set, unset, imported and exported.
 
+use std::sync::Arc;
+
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Request, State as Shared};
-use axum::http::header;
-use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
+use axum::response::Response;
 use serde_json::json;
 
-use super::answer::{change, etag, tagged};
+use super::answer::{change, tagged};
 use super::document::{Api, Operation};
+use super::export;
 use super::lists::{self, Format, Reading};
 use super::parameters::{Named, Parameters};
 use super::refusal::{Kind, Refusal};
@@ -21,14 +20,15 @@ use super::terms::{Terms, moment};
 use super::wire::{NDJSON, User, UserBody, UserList};
 use crate::clock;
 use crate::control::{Store, StoreError};
+use crate::identity::UserId;
 use crate::rollout::{Change, Moment, ReleaseName, RolloutName, UserEntry};
 
 /// Users in a page.
 pub const PAGE_MAX: u64 = 1_000;
 /// Users in a page, where nothing is said.
 pub const PAGE_DEFAULT: u64 = 100;
-/// Users that an export reads at a time.
-const EXPORT_PAGE: usize = 2_000;
+/// Users that an export reads at a time, whose ids are no longer than a piece.
+const EXPORT_PAGE: usize = export::PIECE_BYTES / UserId::BYTES_MAX;
 
 const MANY: &str = "/api/v1/rollouts/{rollout}/users";
 const ONE: &str = "/api/v1/rollouts/{rollout}/users/{user}";
@@ -224,30 +224,15 @@ async fn import(
 
 async fn export(Shared(state): Shared<State>, Named(name): Named<RolloutName>) -> Result<Response, Refusal> {
     let revision = known(&state.pin(), &name)?.revision();
-    let store = std::sync::Arc::clone(state.controller.store());
-    let pages = stream::unfold(Some(None::<String>), move |cursor| {
-        let (store, name) = (std::sync::Arc::clone(&store), name.clone());
-        async move {
-            let after = cursor?;
-            match lines(store.as_ref(), &name, after.as_deref()).await {
-                Ok((bytes, next)) => Some((Ok(bytes), next.map(Some))),
-                // The connection ends in the middle of the body, so that nobody takes a part for the whole.
-                Err(e) => Some((Err(e), None)),
-            }
-        }
-    });
-    let fields = [
-        (header::CONTENT_TYPE, axum::http::HeaderValue::from_static(NDJSON)),
-        (header::ETAG, etag(revision)),
-    ];
-    Ok((fields, Body::from_stream(pages)).into_response())
+    let turn = export::Turn::take(&state)?;
+    let store = Arc::clone(state.controller.store());
+    Ok(turn.send(NDJSON, revision, move |after| {
+        let (store, name) = (Arc::clone(&store), name.clone());
+        async move { lines(store.as_ref(), &name, after.as_deref()).await }
+    }))
 }
 
-async fn lines(
-    store: &dyn Store,
-    name: &RolloutName,
-    after: Option<&str>,
-) -> Result<(Bytes, Option<String>), StoreError> {
+async fn lines(store: &dyn Store, name: &RolloutName, after: Option<&str>) -> Result<export::Piece, StoreError> {
     let page = store.users(name, after, EXPORT_PAGE).await?;
     let mut text = Vec::new();
     for user in page.users.into_iter().map(shown) {
@@ -256,5 +241,5 @@ async fn lines(
             text.push(b'\n');
         }
     }
-    Ok((text.into(), page.next))
+    Ok((text.into(), page.next.map(String::into_boxed_str)))
 }

@@ -3,9 +3,6 @@
 use smallvec::SmallVec;
 use thiserror::Error;
 
-/// The longest id: longer ones are no ids but attacks or mistakes.
-const BYTES_MAX: usize = 1024;
-
 /// A user id. Not shown by `Debug`, so that it gets into no log by accident.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UserId(SmallVec<[u8; 40]>);
@@ -17,7 +14,7 @@ pub enum IdError {
     #[error("is empty")]
     Empty,
     /// More than 1,024 bytes.
-    #[error("is longer than {BYTES_MAX} bytes")]
+    #[error("is longer than {max} bytes", max = UserId::BYTES_MAX)]
     TooLong,
     /// A byte below 0x20, or 0x7f.
     #[error("holds a control byte")]
@@ -25,6 +22,9 @@ pub enum IdError {
 }
 
 impl UserId {
+    /// The longest: longer ones are no ids but attacks or mistakes.
+    pub const BYTES_MAX: usize = 1024;
+
     /// Takes an id; allocates nothing up to 40 bytes.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl UserId {
         if bytes.is_empty() {
             return Err(IdError::Empty);
         }
-        if bytes.len() > BYTES_MAX {
+        if bytes.len() > Self::BYTES_MAX {
             return Err(IdError::TooLong);
         }
         if bytes.iter().any(u8::is_ascii_control) {

@@ -36,12 +36,14 @@ pub struct Accepting<A> {
     app: Arc<A>,
     opened: Mutex<Vec<Opened>>,
     drain: Arc<Drain>,
+    threads: Option<usize>,
 }
 
 impl<A> Accepting<A> {
-    /// At these sockets, until `drain` closes them.
-    pub fn new(name: &str, app: A, opened: Vec<Opened>, drain: &Arc<Drain>) -> Self {
+    /// At these sockets, until `drain` closes them; on so many threads of its own, or as many as the server has.
+    pub fn new(name: &str, app: A, opened: Vec<Opened>, drain: &Arc<Drain>, threads: Option<usize>) -> Self {
         Self {
+            threads,
             name: name.to_owned(),
             app: Arc::new(app),
             opened: Mutex::new(opened),
@@ -78,6 +80,10 @@ impl<A: ServerApp + Send + Sync + 'static> Service for Accepting<A> {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        self.threads
     }
 }
 

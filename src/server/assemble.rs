@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server};
 use pingora::services::background::background_service;
-use pingora::services::listening::Service as Listening;
 use tokio::sync::watch;
 
 use super::daemon::{self, Starter};
@@ -366,7 +365,7 @@ fn listeners(
             sockets.push(open.at(what, listener.address)?);
         }
         let added = if in_clear {
-            entrance.add_accepting(server, name, app, sockets)
+            entrance.add_accepting(server, name, app, sockets, None)
         } else {
             entrance.add(server, buffered(name, app, &sockets), sockets)
         };
@@ -391,10 +390,7 @@ fn admin_listener(
         &entrance.drain,
         precedence::changes,
     );
-    let mut service = Listening::new("admin".to_owned(), app);
-    service.threads = Some(1);
     let opened = open.at("admin", address)?;
-    service.add_tcp(&opened.name);
-    let added = entrance.add(server, service, vec![opened]);
+    let added = entrance.add_accepting(server, "admin", app, vec![opened], Some(1));
     added.map_err(StartError::Descriptors)
 }

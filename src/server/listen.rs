@@ -148,9 +148,10 @@ impl Entrance {
         name: &str,
         app: A,
         opened: Vec<Opened>,
+        threads: Option<usize>,
     ) -> std::io::Result<()> {
         self.keep(&opened)?;
-        let service = Accepting::new(name, app, opened, &self.drain);
+        let service = Accepting::new(name, app, opened, &self.drain, threads);
         self.add_service(server, Box::new(service));
         Ok(())
     }

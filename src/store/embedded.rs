@@ -41,7 +41,7 @@ use self::upkeep::Upkeep;
 use self::watch::EmbeddedWatch;
 use self::writer::Writer;
 use super::{
-    Answered, Commit, CommitError, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Rosters,
+    Answered, Commit, CommitError, Committed, Expired, HistoryEntry, HistoryQuery, Idempotency, Loaded, Most, Rosters,
     SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch, one_thread,
 };
 
@@ -267,10 +267,10 @@ impl Store for EmbeddedStore {
         &self,
         segment: &SegmentName,
         after: Option<&str>,
-        limit: usize,
+        most: Most,
     ) -> Result<Vec<Box<str>>, StoreError> {
         let (segment, after) = (segment.clone(), after.map(ToOwned::to_owned));
-        let page = move |segments: Segments<'_>| segments.page(&segment, after.as_deref(), limit);
+        let page = move |segments: Segments<'_>| segments.page(&segment, after.as_deref(), most);
         self.shared.read_segments(page).await
     }
 

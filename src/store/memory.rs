@@ -18,7 +18,7 @@ use super::history::{HistoryQuery, OURSELVES};
 use super::undo::Undo;
 use super::{
     ANSWERS_KEPT_MILLIS, Answered, Commit, CommitError, Committed, Event, Expired, HistoryEntry, Idempotency, Loaded,
-    Record, Rosters, SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch, standing,
+    Most, Record, Rosters, SegmentRecord, Store, StoreError, StoreStatus, UserPage, Watch, standing,
 };
 
 /// Keeps everything in memory.
@@ -243,7 +243,7 @@ impl Store for MemoryStore {
         &self,
         segment: &SegmentName,
         after: Option<&str>,
-        limit: usize,
+        most: Most,
     ) -> Result<Vec<Box<str>>, StoreError> {
         let kept = self.kept.lock();
         let Some(all) = kept.state.segments.get(segment) else {
@@ -251,10 +251,10 @@ impl Store for MemoryStore {
         };
         if let Some(roster) = &all.roster {
             let since = all.since.iter().map(|(user, is_in)| (&**user, *is_in));
-            return self.rosters.page(roster, since, after, limit);
+            return self.rosters.page(roster, since, after, most);
         }
         let rest = all.since.range::<str, _>((bound(after), std::ops::Bound::Unbounded));
-        Ok(rest.take(limit).map(|(user, _)| user.clone()).collect())
+        most.of(rest.map(|(user, _)| Ok(user.clone())))
     }
 
     async fn segment(&self, segment: &SegmentName) -> Result<Option<SegmentRecord>, StoreError> {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::admin_client::{JSON, PLAIN, ask, if_match};
+use crate::admin_client::{JSON, PLAIN, Scene, ask, if_match};
 use crate::dice::Dice;
 use crate::files::{refused_start, until};
 use crate::harness::{Answer, Proxy, answer, connect, exchange, long};
@@ -177,6 +177,42 @@ fn many_users_are_imported_previewed_edited_exported_kept_and_undone() {
 fn much(from: u64) -> (String, BTreeSet<String>) {
     let users: BTreeSet<String> = (from..from + 66_000).map(|n| format!("more {n}")).collect();
     (serde_json::json!({ "users": users }).to_string(), users)
+}
+
+#[test]
+fn few_lists_are_sent_at_a_time_and_a_client_that_is_gone_gives_its_turn_back() {
+    let scene = Scene::start();
+    let long = "x".repeat(900);
+    let list: String = (0..10_000).map(|n| format!("{long}{n}\n")).collect();
+    let put = put(&scene.proxy, "", "", list.as_bytes());
+    assert_eq!(put.status, 200, "{}", put.body);
+    let export = |path: &str| {
+        let mut stream = connect(&scene.proxy.admin);
+        let asked = request("GET", path, "", b"");
+        stream.write_all(&asked).expect("written");
+        let mut status = [0; 12];
+        stream.read_exact(&mut status).expect("a status");
+        (status, stream)
+    };
+    let path = format!("{ONE}/export?format=plain");
+    let mut reading: Vec<_> = (0..4).map(|_| export(&path)).collect();
+    assert!(reading.iter().all(|(status, _)| status == b"HTTP/1.1 200"));
+    for path in [&path, "/api/v1/rollouts/checkout/export"] {
+        let refused = ask(&scene.proxy.admin, "GET", path, "Host: localhost\r\n", "");
+        assert_eq!(
+            (refused.status, refused.all("retry-after")),
+            (429, vec!["1"]),
+            "{}",
+            refused.body
+        );
+    }
+    drop(reading.pop());
+    until("a list is sent again", || export(&path).0 == *b"HTTP/1.1 200");
+    // Who reads gets all of it, piece by piece.
+    let mut text = String::new();
+    let (_, mut stream) = reading.remove(0);
+    stream.read_to_string(&mut text).expect("all of it");
+    assert_eq!(text.matches(&long).count(), 10_000);
 }
 
 #[test]

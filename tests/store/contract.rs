@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use switchyard::rollout::{Fact, Moment, Revision, UserEntry};
 use switchyard::store::{
-    Answered, CommitError, Event, Expired, HistoryQuery, OURSELVES, Store, StoreError, USERS_IN_A_FACT,
+    Answered, CommitError, Event, Expired, HistoryQuery, Most, OURSELVES, Store, StoreError, USERS_IN_A_FACT,
 };
 
 use crate::dice::Dice;
@@ -276,12 +276,29 @@ mod prove {
         assert_eq!(pages, 4);
         let none = store.users(&rollout("other"), None, 2).await.expect("page");
         assert_eq!((none.users.len(), none.next), (0, None));
-        let page = store.members(&segment("staff"), None, 3).await.expect("members");
+        let most = Most { users: 9, bytes: 3 };
+        let page = store.members(&segment("staff"), None, most).await.expect("members");
+        assert_eq!(
+            page,
+            ["".into(), "10".into(), "9".into()],
+            "the id that fills it is its last"
+        );
+        let page = store
+            .members(&segment("staff"), None, Most::users(3))
+            .await
+            .expect("members");
         assert_eq!(page, ["".into(), "10".into(), "9".into()]);
-        let rest = store.members(&segment("staff"), Some("9"), 9).await.expect("members");
+        let rest = store
+            .members(&segment("staff"), Some("9"), Most::users(9))
+            .await
+            .expect("members");
         assert_eq!(rest.len(), 4);
         assert_eq!(
-            store.members(&segment("none"), None, 9).await.expect("members").len(),
+            store
+                .members(&segment("none"), None, Most::users(9))
+                .await
+                .expect("members")
+                .len(),
             0
         );
         assert_eq!(store.user(&rollout("search"), "nobody").await.expect("user"), None);

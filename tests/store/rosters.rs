@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use switchyard::rollout::{Fact, Members, Moment, Revision};
-use switchyard::store::{Answered, EmbeddedStore, MemoryStore, Store};
+use switchyard::store::{Answered, EmbeddedStore, MemoryStore, Most, Store};
 
 use crate::dice::Dice;
 use crate::embedded::Folder;
@@ -30,12 +30,12 @@ fn some(dice: &mut Dice) -> Vec<String> {
     ids(dice, 40).into_iter().collect()
 }
 
-/// All members, in pages of three.
+/// All members, in pages of three, or fewer where ids are long.
 async fn listed(store: &dyn Store, name: &str) -> Vec<String> {
     let (mut all, mut after) = (Vec::<String>::new(), None);
     loop {
         let page = store
-            .members(&segment(name), after.as_deref(), 3)
+            .members(&segment(name), after.as_deref(), Most { users: 3, bytes: 40 })
             .await
             .expect("a page");
         all.extend(page.iter().map(ToString::to_string));
@@ -256,7 +256,7 @@ async fn a_roster_that_is_missing_cut_short_or_damaged_is_named() {
     std::fs::write(file("names"), names).expect("written");
     let store = folder.open();
     let text = store
-        .members(&segment("staff"), None, 5)
+        .members(&segment("staff"), None, Most::users(5))
         .await
         .expect_err("damaged")
         .to_string();

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::rollout::{Fact, Moment, Revision, Roster, RosterName, SegmentName};
-use crate::store::{Rosters, SegmentRecord, USERS_IN_A_FACT};
+use crate::store::{Most, Rosters, SegmentRecord, USERS_IN_A_FACT};
 
 use super::column::{limit, number, stored, text};
 use super::fault::Fault;
@@ -170,13 +170,8 @@ impl Segments<'_> {
         Ok(())
     }
 
-    /// At most so many members after one.
-    pub(super) fn page(
-        &self,
-        segment: &SegmentName,
-        after: Option<&str>,
-        at_most: usize,
-    ) -> Result<Vec<Box<str>>, Fault> {
+    /// Members after one.
+    pub(super) fn page(&self, segment: &SegmentName, after: Option<&str>, most: Most) -> Result<Vec<Box<str>>, Fault> {
         if let Some(roster) = self.opened(segment)? {
             let mut since: Vec<(Box<str>, bool)> = Vec::new();
             self.each_since(segment, |user, is_in| {
@@ -184,12 +179,12 @@ impl Segments<'_> {
                 Ok(())
             })?;
             let since = since.iter().map(|(user, is_in)| (&**user, *is_in));
-            return Ok(self.rosters.page(&roster, since, after, at_most)?);
+            return Ok(self.rosters.page(&roster, since, after, most)?);
         }
         let sql = "SELECT user FROM since WHERE segment = ?1 AND (?2 IS NULL OR user > ?2) ORDER BY user LIMIT ?3";
         let mut query = self.db.prepare_cached(sql)?;
-        let users = query.query_map(params![segment.as_str(), after, limit(at_most)], |row| row.get(0))?;
-        Ok(users.collect::<Result<_, _>>()?)
+        let users = query.query_map(params![segment.as_str(), after, limit(most.users)], |row| row.get(0))?;
+        Ok(most.of(users)?)
     }
 
     /// Whether a user is in a segment.

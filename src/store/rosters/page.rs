@@ -2,10 +2,10 @@
 
 use super::Rosters;
 use crate::rollout::{Order, Roster};
-use crate::store::StoreError;
+use crate::store::{Most, StoreError};
 
 impl Rosters {
-    /// At most `limit` members, after a member: of those in the roster, and of those who came in (true) and went out
+    /// Members, after a member: of those in the roster, and of those who came in (true) and went out
     /// (false) since. Blocks while it reads.
     ///
     /// # Errors
@@ -15,7 +15,7 @@ impl Rosters {
         roster: &Roster,
         since: impl Iterator<Item = (&'a str, bool)>,
         after: Option<&str>,
-        limit: usize,
+        most: Most,
     ) -> Result<Vec<Box<str>>, StoreError> {
         let after = after.map(|id| Order::of(id, roster.key()));
         let (mut came, mut went) = (Vec::new(), Vec::new());
@@ -34,7 +34,7 @@ impl Rosters {
             .filter(|(order, _)| went.binary_search(order).is_err());
         let (mut listed, mut came) = (listed.peekable(), came.into_iter().peekable());
         let mut page: Vec<Place<'_>> = Vec::new();
-        while page.len() < limit {
+        while page.len() < most.users {
             let next = listed.peek().map(|(order, _)| *order);
             let new = came.next_if(|(new, _)| next.is_none_or(|next| *new < next));
             match (new, next) {
@@ -46,11 +46,11 @@ impl Rosters {
                 (None, None) => break,
             }
         }
-        self.filled(roster, page)
+        self.filled(roster, page, most)
     }
 
     /// The page with its names, which are read from the first of them on.
-    fn filled(&self, roster: &Roster, page: Vec<Place<'_>>) -> Result<Vec<Box<str>>, StoreError> {
+    fn filled(&self, roster: &Roster, page: Vec<Place<'_>>, most: Most) -> Result<Vec<Box<str>>, StoreError> {
         let first = page.iter().find_map(|place| match place {
             Place::Named(nth) => Some(*nth),
             Place::Had(_) | Place::Since(_) => None,
@@ -71,7 +71,7 @@ impl Rosters {
                 name.map_err(|error| self.names_unreadable(roster, &error))
             }
         };
-        page.into_iter().map(fill).collect()
+        most.of(page.into_iter().map(fill))
     }
 }
 
