@@ -8,6 +8,7 @@ mod events;
 mod explain;
 mod export;
 mod gate;
+mod ids;
 pub mod lists;
 mod parameters;
 mod reads;

@@ -12,6 +12,7 @@ mod visitor;
 
 pub use certificate::{CertificateName, ClientCertificate};
 pub use id::{IdError, UserId};
+pub use normalise::{NeverAsked, Normaliser};
 pub use reader::{Read, Reader, Reading, Refusal};
 pub use settings::{Anonymous, Normalise, Peers, Secret, Settings, Source};
 pub use visitor::Minted;

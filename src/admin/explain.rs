@@ -13,10 +13,10 @@ use super::refusal::{Kind, Refusal};
 use super::rollouts::known;
 use super::sent::Sent;
 use super::state::State;
-use super::wire::{ExplainBody, Explained, ProblemItem};
+use super::wire::{ExplainBody, Explained, ProblemItem, Values};
 use crate::identity::jwt::Claims;
-use crate::identity::{Identity, SourceKind, UserId};
-use crate::rollout::{Attributes, RolloutName};
+use crate::identity::{Identity, Normaliser};
+use crate::rollout::{Attributes, RolloutName, Step};
 
 /// The operation.
 pub fn operations(api: Api) -> Api {
@@ -42,10 +42,13 @@ async fn explain(
     query.end()?;
     let snapshot = state.pin();
     let live = known(&snapshot, &name)?;
-    let identity = identity(body.user.as_deref())?;
+    let user = body.user.clone();
+    let identity = identity(&state.normaliser, user.as_deref())?;
     let request = Described::new(body)?;
     let table = live.table();
-    let (decision, explanation) = table.explain(live.spec(), &identity, &request);
+    let (decision, mut explanation) = table.explain(live.spec(), &identity, &request);
+    let other = user.and_then(|user| Step::of_identity(&user, &identity));
+    explanation.steps.splice(..0, other);
     let pool = table.release(decision.release).pool;
     let available = state.pools.any_available(pool);
     let fallback = table.fallback(&decision).filter(|_| !available);
@@ -58,15 +61,12 @@ async fn explain(
     }))
 }
 
-fn identity(user: Option<&str>) -> Result<Identity, Refusal> {
+fn identity(normaliser: &Normaliser, user: Option<&str>) -> Result<Identity, Refusal> {
     let Some(user) = user else {
         return Ok(Identity::Anonymous);
     };
-    let id = UserId::new(user.as_bytes()).map_err(|e| Refusal::at(Kind::Invalid, "user", e.to_string()))?;
-    Ok(Identity::User {
-        id,
-        source: SourceKind::Header,
-    })
+    let identity = normaliser.identity(user);
+    identity.map_err(|e| Refusal::at(Kind::Invalid, "user", e.to_string()))
 }
 
 /// A request in words.
@@ -83,8 +83,8 @@ impl Described {
     fn new(body: ExplainBody) -> Result<Self, Refusal> {
         let mut headers = HeaderMap::new();
         let mut problems = Vec::new();
-        for (name, value) in &body.headers {
-            match (HeaderName::from_str(name), HeaderValue::from_str(value)) {
+        for (name, value) in Values::pairs(body.headers) {
+            match (HeaderName::from_str(&name), HeaderValue::from_str(&value)) {
                 (Ok(name), Ok(value)) => {
                     headers.append(name, value);
                 }
@@ -93,7 +93,7 @@ impl Described {
             }
         }
         if !problems.is_empty() {
-            let item = |(message, name): (&str, &String)| ProblemItem {
+            let item = |(message, name): (&str, String)| ProblemItem {
                 key: format!("headers.{name}"),
                 message: message.to_owned(),
             };
@@ -110,11 +110,11 @@ impl Described {
         }
         Ok(Self {
             headers,
-            cookies: body.cookies.into_iter().collect(),
-            query: body.query.into_iter().collect(),
+            cookies: Values::pairs(body.cookies).collect(),
+            query: Values::pairs(body.query).collect(),
             path,
             client: body.client.map(|ip| ip.to_canonical()),
-            claims: Claims::of(body.claims),
+            claims: Claims::of(Values::pairs(body.claims)),
         })
     }
 }

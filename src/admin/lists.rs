@@ -22,7 +22,7 @@ use super::refusal::{Kind, Refusal};
 use super::sent;
 use super::wire::{CSV, NDJSON, PLAIN, ProblemItem};
 use crate::clock;
-use crate::identity::UserId;
+use crate::identity::{Normaliser, UserId};
 use crate::precedence;
 use crate::rollout::{Gathered, Moment, ReleaseName, RosterKey};
 
@@ -126,6 +126,7 @@ pub struct Reading<S> {
     number: u32,
     sink: S,
     problems: Vec<ProblemItem>,
+    normaliser: Normaliser,
 }
 
 /// Reads a whole list on a thread of its own, while it arrives, and yields the digest of its request.
@@ -223,7 +224,14 @@ impl<S: Sink> Reading<S> {
             number: 0,
             sink,
             problems: Vec::new(),
+            normaliser: Normaliser::new(&[]),
         }
+    }
+
+    /// Refuses ids that no request can have, once this has made an id of what it brings.
+    pub fn asked_through(mut self, normaliser: Normaliser) -> Self {
+        self.normaliser = normaliser;
+        self
     }
 
     /// Reads the next piece of the list, which may end within a line.
@@ -324,6 +332,9 @@ impl<S: Sink> Reading<S> {
             Format::Plain => Line::of_plain(text),
         };
         UserId::new(line.user.as_bytes()).map_err(|e| format!("the user id {e}"))?;
+        self.normaliser
+            .check(&line.user)
+            .map_err(|e| format!("the user id {e}"))?;
         let (release, until) = self.terms.of(&line)?;
         let number = self.number;
         self.sink.take(&line.user, release, until, number)

@@ -9,6 +9,7 @@ use axum::response::Response;
 
 use super::answer::{change, tagged};
 use super::document::{Api, Operation};
+use super::ids;
 use super::parameters::Named;
 use super::refusal::{Kind, Refusal};
 use super::sent::{Nothing, Sent};
@@ -179,6 +180,7 @@ async fn put(
     terms: Terms,
     Sent(spec, digest): Sent<RolloutSpec>,
 ) -> Result<Response, Refusal> {
+    pins_may_come(&state, "", &spec)?;
     let is_new = state.pin().named(&name).is_none() && !terms.dry_run && terms.at.is_none();
     let rollouts = vec![(name.clone(), spec)];
     let mut response = change(&state, terms, digest, Change::Apply { rollouts }).await?;
@@ -192,12 +194,18 @@ async fn put(
     Ok(response)
 }
 
+fn pins_may_come(state: &State, within: &str, spec: &RolloutSpec) -> Result<(), Refusal> {
+    let pinned = spec.users.keys().map(String::as_str);
+    ids::may_come(&state.normaliser, pinned, |_, id| format!("{within}users.{id}"))
+}
+
 async fn patch(
     Shared(state): Shared<State>,
     Named(rollout): Named<RolloutName>,
     terms: Terms,
     Sent(patch, digest): Sent<Box<RolloutPatch>>,
 ) -> Result<Response, Refusal> {
+    ids::may_come(&state.normaliser, patch.pinned(), |_, id| format!("users.{id}"))?;
     change(&state, terms, digest, Change::Patch { rollout, patch }).await
 }
 
@@ -215,6 +223,9 @@ async fn apply(
     terms: Terms,
     Sent(body, digest): Sent<ApplyBody>,
 ) -> Result<Response, Refusal> {
+    for (name, spec) in &body.rollouts {
+        pins_may_come(&state, &format!("rollouts.{name}."), spec)?;
+    }
     let rollouts = body.rollouts.into_iter().collect();
     change(&state, terms, digest, Change::Apply { rollouts }).await
 }

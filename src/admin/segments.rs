@@ -12,6 +12,7 @@ use serde_json::json;
 use super::answer::{change, tagged};
 use super::document::{Api, Operation};
 use super::export;
+use super::ids;
 use super::lists::{self, Format, Reading};
 use super::parameters::{Named, Parameters};
 use super::refusal::{Kind, Refusal};
@@ -183,7 +184,8 @@ async fn put(
         roster.map_or_else(|| rosters.fresh_key(), Roster::key)
     };
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let (gathered, digest) = lists::read(Reading::of_members(format, key, threads), &parts, body).await?;
+    let reading = Reading::of_members(format, key, threads).asked_through(state.normaliser.clone());
+    let (gathered, digest) = lists::read(reading, &parts, body).await?;
     let keeping = precedence::at_length(move || {
         let sorted = gathered.sorted();
         let sorted = sorted.map_err(|too_many| Refusal::new(Kind::TooLarge, too_many.to_string()))?;
@@ -254,6 +256,8 @@ async fn add(
     terms: Terms,
     Sent(body, digest): Sent<EditBody>,
 ) -> Result<Response, Refusal> {
+    let users = body.users.iter().map(String::as_str);
+    ids::may_come(&state.normaliser, users, |place, _| format!("users[{place}]"))?;
     let (add, remove) = (boxed(body), Vec::new());
     change(&state, terms, digest, Change::EditSegment { segment, add, remove }).await
 }

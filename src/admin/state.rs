@@ -10,6 +10,7 @@ use super::events::Hub;
 use super::export::EXPORTS_MAX;
 use super::tokens::Tokens;
 use crate::control::{Controller, Snapshot};
+use crate::identity::Normaliser;
 use crate::upstream::Pools;
 
 /// Requests that are answered at a time; more wait for their turn within their time.
@@ -31,6 +32,8 @@ pub struct Parts {
     pub draining: Arc<AtomicBool>,
     /// Who may do what; without them, whoever is on this machine.
     pub(super) tokens: Option<Tokens>,
+    /// What makes ids of what requests bring.
+    pub(super) normaliser: Normaliser,
     pub(super) requests: Semaphore,
     pub(super) lists: Semaphore,
     pub(super) exports: Arc<Semaphore>,
@@ -47,6 +50,7 @@ impl Parts {
         pools: Arc<Pools>,
         draining: Arc<AtomicBool>,
         tokens: Option<Tokens>,
+        normaliser: Normaliser,
     ) -> Self {
         Self {
             hub: Arc::new(Hub::new(Arc::clone(&controller), Arc::clone(&pools))),
@@ -54,6 +58,7 @@ impl Parts {
             pools,
             draining,
             tokens,
+            normaliser,
             requests: Semaphore::new(REQUESTS_MAX),
             lists: Semaphore::new(LISTS_MAX),
             exports: Arc::new(Semaphore::new(EXPORTS_MAX)),

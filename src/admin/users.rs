@@ -10,6 +10,7 @@ use serde_json::json;
 use super::answer::{change, tagged};
 use super::document::{Api, Operation};
 use super::export;
+use super::ids;
 use super::lists::{self, Format, Reading};
 use super::parameters::{Named, Parameters};
 use super::refusal::{Kind, Refusal};
@@ -148,6 +149,8 @@ async fn set(
     terms: Terms,
     Sent(body, digest): Sent<UserBody>,
 ) -> Result<Response, Refusal> {
+    let only = std::iter::once(user.as_str());
+    ids::may_come(&state.normaliser, only, |_, id| format!("user {id}"))?;
     let until = body.until.map(|text| to_come("until", &text)).transpose()?;
     let asked = Change::SetUser {
         rollout,
@@ -213,6 +216,7 @@ async fn import(
     let turn = state.lists.try_acquire();
     let _turn = turn.map_err(|_| Refusal::new(Kind::Busy, "other lists are being read: try again"))?;
     let reading = Reading::of_users(format, releases, default, clock::unix_millis())?;
+    let reading = reading.asked_through(state.normaliser.clone());
     let (users, digest) = lists::read(reading, &parts, body).await?;
     let asked = Change::ImportUsers {
         rollout,

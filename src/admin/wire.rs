@@ -5,6 +5,7 @@ mod change;
 mod event;
 mod problem;
 mod read;
+mod values;
 
 pub use change::{ApplyBody, Changed, EditBody, PlanBody, Planned, SplitBody, UndoBody, UserBody, UserLine};
 pub use event::{EndpointHealth, Figures, LiveRevision, ReleaseFigures};
@@ -13,6 +14,7 @@ pub use read::{
     EndpointState, ExplainBody, Explained, HistoryItem, HistoryPage, MemberPage, PoolState, Rollout, Rollouts, Roster,
     Schedule, ScheduledItem, Segment, Segments, Status, StoreState, User, UserList,
 };
+pub use values::{Named, Values};
 
 // The words of the change itself are the domain's.
 pub use crate::control::{Diff, Source};

@@ -1,6 +1,5 @@
 //! `switchyard user explain`: by the running program, or offline by a configuration file; the same way either way.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -12,11 +11,11 @@ use super::failure::Failure;
 use super::screen;
 use super::session::{Session, post};
 use super::show;
-use crate::admin::wire::{ExplainBody, Explained, Explanation};
+use crate::admin::wire::{ExplainBody, Explained, Explanation, Named, Values};
 use crate::config;
 use crate::identity::jwt::Claims;
-use crate::identity::{Identity, SourceKind, UserId};
-use crate::rollout::{Attributes, Known, Members, PoolIdx, PoolName, RolloutSpec, Table};
+use crate::identity::{Identity, Normaliser};
+use crate::rollout::{Attributes, Known, Members, PoolIdx, PoolName, RolloutSpec, Step, Table};
 
 /// Explains.
 ///
@@ -33,7 +32,7 @@ pub fn run(session: &Session, explain: &Explain) -> Result<(), Failure> {
     }
     let body = ExplainBody {
         user: explain.user.clone(),
-        headers: by_name(&explain.headers),
+        headers: fields(&explain.headers),
         cookies: by_name(&explain.cookies),
         query: by_name(&explain.query),
         path: Some(explain.path.clone()),
@@ -46,9 +45,15 @@ pub fn run(session: &Session, explain: &Explain) -> Result<(), Failure> {
     })
 }
 
-fn by_name(pairs: &[Pair]) -> BTreeMap<String, String> {
+fn by_name(pairs: &[Pair]) -> Named {
     let each = pairs.iter();
-    each.map(|pair| (pair.name.clone(), pair.value.clone())).collect()
+    Values::by_name(each.map(|pair| (pair.name.clone(), pair.value.clone())))
+}
+
+/// Of names that are the same whatever their case, in the order of the request.
+fn fields(pairs: &[Pair]) -> Named {
+    let each = pairs.iter();
+    Values::by_name(each.map(|pair| (pair.name.to_ascii_lowercase(), pair.value.clone())))
 }
 
 fn offline(session: &Session, who: &str, explain: &Explain, file: &Path) -> Result<(), Failure> {
@@ -74,7 +79,13 @@ fn offline(session: &Session, who: &str, explain: &Explain, file: &Path) -> Resu
         Failure::Invalid(each.collect::<Vec<_>>().join("\n"))
     })?;
     let request = Typed::new(explain)?;
-    let (decision, explanation) = table.explain(spec, &identity(explain)?, &request);
+    let identity = identity(&Normaliser::new(&config.identity.normalise), explain)?;
+    let (decision, mut explanation) = table.explain(spec, &identity, &request);
+    let other = explain
+        .user
+        .as_ref()
+        .and_then(|user| Step::of_identity(user, &identity));
+    explanation.steps.splice(..0, other);
     let pool = table.release(decision.release).pool;
     let pool = config.pools.get(usize::from(pool.0)).map(|pool| pool.name.as_str());
     print(session, who, explain, spec, &explanation, pool.unwrap_or_default())
@@ -99,15 +110,12 @@ fn print(
     screen::put(&lines.join("\n"))
 }
 
-fn identity(explain: &Explain) -> Result<Identity, Failure> {
+fn identity(normaliser: &Normaliser, explain: &Explain) -> Result<Identity, Failure> {
     let Some(user) = &explain.user else {
         return Ok(Identity::Anonymous);
     };
-    let id = UserId::new(user.as_bytes()).map_err(|e| Failure::Invalid(format!("user id {user:?} {e}")))?;
-    Ok(Identity::User {
-        id,
-        source: SourceKind::Header,
-    })
+    let identity = normaliser.identity(user);
+    identity.map_err(|e| Failure::Invalid(format!("user id {user:?} {e}")))
 }
 
 /// A request as it is typed.

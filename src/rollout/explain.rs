@@ -9,7 +9,7 @@ use super::name::ReleaseName;
 use super::spec::{RolloutSpec, TargetSpec, When};
 use super::table::{Table, Told};
 use super::weight::Weight;
-use crate::identity::Identity;
+use crate::identity::{Identity, UserId};
 
 /// A decision with its reasons.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -29,7 +29,7 @@ pub struct Explanation {
 /// One step on the way to a decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
-    /// `kill`, `user`, `targets[2]`, `split`.
+    /// `identity`, `kill`, `user`, `targets[2]`, `split`.
     pub step: String,
     /// Whether it decided.
     pub matched: bool,
@@ -47,6 +47,23 @@ pub struct Entry {
     pub share: Option<Weight>,
     /// Whether the user's bucket is its own already.
     pub inside: bool,
+}
+
+impl Step {
+    /// That requests have another id than was asked about, or none; nothing where they have just that.
+    #[must_use]
+    pub fn of_identity(asked: &str, identity: &Identity) -> Option<Self> {
+        let id = identity.user().map(UserId::as_bytes);
+        if id == Some(asked.as_bytes()) {
+            return None;
+        }
+        let made = id.map_or_else(
+            || "nothing, so that nobody is known".to_owned(),
+            |id| format!("{:?}", String::from_utf8_lossy(id)),
+        );
+        let why = format!("identity.normalise makes {asked:?} of a request {made}");
+        Some(step("identity", false, &why))
+    }
 }
 
 /// What happened on the way, in numbers.

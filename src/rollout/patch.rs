@@ -72,6 +72,16 @@ pub struct UsersPatch {
 }
 
 impl RolloutPatch {
+    /// The single users that come in.
+    pub fn pinned(&self) -> impl Iterator<Item = &str> {
+        let named = match &self.users {
+            Part::Set(each) => Some(each),
+            Part::Kept | Part::Removed => None,
+        };
+        let each = named.into_iter().flatten();
+        each.filter_map(|(user, release)| release.as_ref().map(|_| user.as_str()))
+    }
+
     /// A spec with these parts changed, its ranges to be made anew unless they are among them; and what becomes of single
     /// users.
     #[must_use]

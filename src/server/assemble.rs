@@ -108,7 +108,8 @@ fn serve(
     listeners(&mut server, &config, &engine, &mut entrance, &mut open)?;
     if let Some(settings) = &config.admin {
         let tokens = settings.tokens_file.as_deref().map(admin::Tokens::open).transpose()?;
-        let parts = admin::Parts::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens);
+        let ids = identity::Normaliser::new(&config.identity.normalise);
+        let parts = admin::Parts::new(Arc::clone(&controller), pools, Arc::clone(&draining), tokens, ids);
         admin_listener(&mut server, settings.address, parts, &mut entrance, &mut open)?;
     }
     // Those that the configuration names no more are closed.

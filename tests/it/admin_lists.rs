@@ -150,3 +150,72 @@ fn whatever_a_user_is_called_it_is_one_user() {
         );
     }
 }
+
+#[test]
+fn a_user_whom_no_request_can_be_is_not_kept_and_explain_says_who_asks() {
+    let scene = Scene::start_with("identity: { normalise: [trim, unquote, lowercase] }\n");
+    scene.made("PUT", "/rollouts/checkout/users/alice", r#"{"release":"canary"}"#);
+    assert_eq!(scene.origin_of("ALICE"), "canary");
+    let (_, told) = scene.json("POST", "/rollouts/checkout/explain", "", r#"{"user":"ALICE"}"#);
+    assert_eq!(told["explanation"]["release"], "canary", "{told}");
+    let first = &told["explanation"]["steps"][0];
+    let why = "identity.normalise makes \"ALICE\" of a request \"alice\"";
+    assert_eq!(
+        (&first["step"], &first["why"]),
+        (&"identity".into(), &why.into()),
+        "{told}"
+    );
+    let revision = if_match(scene.revision());
+    let pins = r#"{"BOB":"canary","bob":"canary"}"#;
+    let spec = format!("{{\"releases\":{{\"stable\":{{\"pool\":\"stable\"}}}},\"users\":{pins}}}");
+    for (method, path, body, key) in [
+        (
+            "PUT",
+            "rollouts/checkout/users/BOB",
+            r#"{"release":"canary"}"#.to_owned(),
+            "user BOB",
+        ),
+        ("PUT", "rollouts/new", spec.clone(), "users.BOB"),
+        (
+            "POST",
+            "apply",
+            format!("{{\"rollouts\":{{\"new\":{spec}}}}}"),
+            "rollouts.new.users.BOB",
+        ),
+        (
+            "PATCH",
+            "rollouts/checkout",
+            format!("{{\"users\":{pins}}}"),
+            "users.BOB",
+        ),
+        (
+            "POST",
+            "segments/testers/add",
+            r#"{"users":["bob","BOB"]}"#.to_owned(),
+            "users[1]",
+        ),
+    ] {
+        let (status, told) = scene.json(method, &format!("/{path}"), &revision, &body);
+        let message = "the user id is that of no request: identity.normalise makes it \"bob\", write that";
+        let wanted = serde_json::json!([{ "key": key, "message": message }]);
+        assert_eq!((status, &told["problems"]), (422, &wanted), "{told}");
+    }
+    for (method, path) in [
+        ("POST", "/api/v1/rollouts/checkout/users?release=canary"),
+        ("PUT", "/api/v1/segments/testers"),
+    ] {
+        let answer = scene.ask(method, path, PLAIN, "bob\nBOB\ncarol\n");
+        let told = problem(&answer.body);
+        assert_eq!(
+            (answer.status, &told["problems"][0]["key"]),
+            (422, &"line 2".into()),
+            "{told}"
+        );
+        assert!(
+            told["detail"].as_str().is_some_and(|text| text.contains("\"bob\"")),
+            "{told}"
+        );
+    }
+    // Whoever was kept before can be taken out.
+    scene.made("DELETE", "/rollouts/checkout/users/BOB", "");
+}

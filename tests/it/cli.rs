@@ -168,7 +168,7 @@ fn explain_tells_every_step_and_offline_tells_the_same() {
     same("explain_nobody", &explain(&[]));
     let file = format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\n{YAML}");
     cli.file("sy.yaml", &file);
-    for more in [&["42"][..], &["43", version[0], version[1]], &["44"], &[]] {
+    for more in [&["42"][..], &["43", version[0], version[1]], &["44"], &[" 42 "], &[]] {
         let (online, offline) = (
             cli.json(&[&["user", "explain", "checkout"], more].concat()),
             cli.json(&[&["user", "explain", "checkout", "-c", "sy.yaml"], more].concat()),
@@ -181,6 +181,34 @@ fn explain_tells_every_step_and_offline_tells_the_same() {
         (none.code, none.err.as_str()),
         (2, "sy.yaml: has no rollout search: it has checkout\n")
     );
+}
+
+#[test]
+fn what_comes_several_times_is_a_list_online_and_offline() {
+    let when = [
+        "{ claim: groups, equals: a }",
+        "{ cookie: beta, equals: yes }",
+        "{ header: X-Plan, equals: pro }",
+    ];
+    let targets = when.map(|when| format!("      - {{ when: {when}, release: canary }}\n"));
+    let yaml = YAML.replace("    targets:\n", &format!("    targets:\n{}", targets.concat()));
+    let proxy = Proxy::start(&yaml);
+    let cli = Cli::at(&proxy.admin);
+    cli.file(
+        "sy.yaml",
+        format!("listeners: [{{ address: \"127.0.0.1:0\" }}]\n{yaml}"),
+    );
+    for more in [
+        ["--claim", "groups=a", "--claim", "groups=b"],
+        ["-H", "Cookie: a=1", "-H", "cookie: beta=yes; beta=no"],
+        ["--cookie", "beta=yes", "--cookie", "beta=no"],
+        ["-H", "x-plan: pro", "-H", "X-Plan: free"],
+    ] {
+        let online = cli.json(&[&["user", "explain", "checkout", "45"], &more[..]].concat());
+        let offline = cli.json(&[&["user", "explain", "checkout", "45", "-c", "sy.yaml"], &more[..]].concat());
+        assert_eq!(online["explanation"]["reason"], "target", "{more:?}: {online}");
+        assert_eq!(online["explanation"], offline["explanation"], "{more:?}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::values::Named;
 use crate::control::{Diff, Source};
 use crate::rollout::{Explanation, PoolName, ReleaseName, RolloutName, RolloutSpec, SegmentName, Weight};
 
@@ -178,27 +179,27 @@ pub struct MemberPage {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainBody {
-    /// The user id; nobody known where left out.
+    /// The user id, as a request brings it; nobody known where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Header fields.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
-    /// Cookies; those in `headers` count too.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub cookies: BTreeMap<String, String>,
-    /// Query parameters, as they are written in the request.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub query: BTreeMap<String, String>,
+    /// Header fields; several of one name are a list.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub headers: Named,
+    /// Cookies, of several of one name the first; those in `headers` count too.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub cookies: Named,
+    /// Query parameters, as they are written in the request; of several of one name the first.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub query: Named,
     /// The path; `/` where left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// The client's address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client: Option<IpAddr>,
-    /// Claims of the user's token.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub claims: BTreeMap<String, String>,
+    /// Claims of the user's token; several of one name are a list.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub claims: Named,
 }
 
 /// Who gets what, and why.
