@@ -83,12 +83,59 @@ pub fn rfc3339(unix_millis: u64) -> String {
     stamp.map_or_else(|| unix_millis.to_string(), |stamp| stamp.to_string())
 }
 
-/// Unix milliseconds of `2026-11-24T15:30:00Z`, of any offset.
+/// The latest moment that can be told, 9999-12-30T22:00:00Z: the calendar's last day is not whole, so that it has an end at
+/// every offset.
+pub const LATEST_MILLIS: u64 = 253_402_207_200_000;
+
+/// Unix milliseconds of `2026-11-24T15:30:00Z`, of any offset. Of `9999-12-31T23:59:59Z`, by which many mean for ever, and of
+/// others as late, the latest that can be told.
 ///
 /// # Errors
 /// When the text is no moment with an offset, or before 1970.
 pub fn parse_rfc3339(text: &str) -> Result<u64, String> {
     let stamp: Result<jiff::Timestamp, _> = text.parse();
-    let millis = stamp.ok().and_then(|stamp| u64::try_from(stamp.as_millisecond()).ok());
-    millis.ok_or_else(|| format!("{text:?} is no time: write one such as 2026-11-24T15:30:00Z"))
+    let millis = match stamp {
+        Ok(stamp) => u64::try_from(stamp.as_millisecond()).ok(),
+        Err(_) => is_past_telling(text).then_some(LATEST_MILLIS),
+    };
+    let told = millis.map(|millis| millis.min(LATEST_MILLIS));
+    told.ok_or_else(|| format!("{text:?} is no time: write one such as 2026-11-24T15:30:00Z"))
+}
+
+/// Whether it is a moment, but of the end of the last year.
+fn is_past_telling(text: &str) -> bool {
+    let Ok(pieces) = jiff::fmt::temporal::Pieces::parse(text) else {
+        return false;
+    };
+    let is_last = pieces.date() >= jiff::civil::date(9999, 12, 30);
+    is_last && pieces.time().is_some() && pieces.offset().is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_time_is_the_latest_that_can_be_told() {
+        let latest = rfc3339(LATEST_MILLIS);
+        assert_eq!(latest, "9999-12-30T22:00:00Z");
+        assert_eq!(LATEST_MILLIS, jiff::Timestamp::MAX.as_second().unsigned_abs() * 1000);
+        for text in [
+            "9999-12-31T23:59:59Z",
+            "9999-12-31T23:59:59.999+14:00",
+            "9999-12-30T22:00:00.999Z",
+            &latest,
+        ] {
+            assert_eq!(parse_rfc3339(text), Ok(LATEST_MILLIS), "{text}");
+        }
+        assert_eq!(parse_rfc3339("9999-12-30T21:59:59Z"), Ok(LATEST_MILLIS - 1_000));
+        for bad in [
+            "9999-12-31",
+            "9999-12-31T23:59:59",
+            "9999-12-32T00:00:00Z",
+            "10000-01-01T00:00:00Z",
+        ] {
+            assert!(parse_rfc3339(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -17,17 +17,23 @@ pub fn parse(text: &str) -> Result<Moment, String> {
 }
 
 fn at(text: &str, now: u64) -> Result<Moment, String> {
-    let moment = match span(text) {
+    if let Some(span) = span(text) {
         // Whole seconds: nobody who says `2h` means milliseconds.
-        Some(span) => now.checked_add(span).map(|at| at / SECOND * SECOND),
-        None => clock::parse_rfc3339(text).ok(),
-    };
+        let moment = now.saturating_add(span) / SECOND * SECOND;
+        if moment <= clock::LATEST_MILLIS {
+            return Ok(Moment(moment));
+        }
+        let latest = clock::rfc3339(clock::LATEST_MILLIS);
+        return Err(format!(
+            "{text:?} from now is later than {latest}: write a shorter time, or that one"
+        ));
+    }
     let wrong =
-        || format!("{text:?} is no time: write one such as 2026-11-24T15:30:00Z, or from now on, such as 2h or 7d");
-    moment.map(Moment).ok_or_else(wrong)
+        |_| format!("{text:?} is no time: write one such as 2026-11-24T15:30:00Z, or from now on, such as 2h or 7d");
+    clock::parse_rfc3339(text).map(Moment).map_err(wrong)
 }
 
-/// Milliseconds of `1d12h`; units of one letter, each once or more.
+/// Milliseconds of `1d12h`; units of one letter, each once or more. More than can be counted are as many as can.
 fn span(text: &str) -> Option<u64> {
     let mut total: u64 = 0;
     let mut rest = text;
@@ -42,7 +48,11 @@ fn span(text: &str) -> Option<u64> {
             b'w' => 7 * DAY,
             _ => return None,
         };
-        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+        if number.is_empty() {
+            return None;
+        }
+        let number = number.parse::<u64>().unwrap_or(u64::MAX);
+        total = total.saturating_add(number.saturating_mul(unit));
         rest = &tail[1..];
     }
     (total > 0).then_some(total)
@@ -93,19 +103,13 @@ mod tests {
         assert_eq!(at("1d12h", 0), Ok(Moment(36 * HOUR)));
         assert_eq!(at("2026-11-24T15:30:00Z", 0), Ok(Moment(1_795_534_200_000)));
         assert_eq!(at("2026-11-24T16:30:00+01:00", 0), Ok(Moment(1_795_534_200_000)));
-        for bad in [
-            "",
-            "2",
-            "h",
-            "2 h",
-            "-2h",
-            "0s",
-            "2y",
-            "tomorrow",
-            "99999999999999999999d",
-            "2026-11-24",
-        ] {
-            assert!(at(bad, 0).is_err(), "{bad}");
+        for bad in ["", "2", "h", "2 h", "-2h", "0s", "2y", "tomorrow", "2026-11-24"] {
+            assert!(at(bad, 0).is_err_and(|e| e.contains("is no time")), "{bad}");
+        }
+        for late in ["99999999999d", "99999999999999999999d"] {
+            let text =
+                format!("{late:?} from now is later than 9999-12-30T22:00:00Z: write a shorter time, or that one");
+            assert_eq!(at(late, 1_999), Err(text));
         }
     }
 

@@ -207,6 +207,8 @@ fn a_list_of_users_who_are_all_so_already_is_no_change() {
 fn a_pin_ends_at_its_time_and_the_history_says_so() {
     let scene = Scene::start();
     let path = "/rollouts/checkout/users/42";
+    scene.made("PUT", path, r#"{"release":"canary","until":"9999-12-31T23:59:59Z"}"#);
+    assert_eq!(scene.json("GET", path, "", "").1["until"], "9999-12-30T22:00:00Z");
     let (status, _) = scene.json(
         "PUT",
         path,
