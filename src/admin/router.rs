@@ -13,7 +13,7 @@ use super::document::Api;
 use super::gate::let_in;
 use super::refusal::{Kind, Refusal};
 use super::state::{Parts, State};
-use super::wire::PROBLEM_JSON;
+use super::wire::{LIST_WITHIN, PROBLEM_JSON};
 use super::{events, explain, reads, rollouts, segments, undo, users};
 use crate::precedence;
 
@@ -21,8 +21,6 @@ use crate::precedence;
 const TURN_MAX: Duration = Duration::from_secs(5);
 /// How long a request may take, its body included.
 const REQUEST_MAX: Duration = Duration::from_secs(30);
-/// How long a list of users may take.
-const LIST_MAX: Duration = Duration::from_secs(600);
 
 /// The admin side's answers.
 pub fn router(mut parts: Parts) -> Router {
@@ -54,7 +52,7 @@ async fn bounded(Shared(state): Shared<State>, request: Request, next: Next) -> 
     };
     let kind = request.headers().get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
     let is_list = kind.is_some_and(|kind| kind.starts_with(b"text/") || kind.starts_with(b"application/x-ndjson"));
-    let most = if is_list { LIST_MAX } else { REQUEST_MAX };
+    let most = if is_list { LIST_WITHIN } else { REQUEST_MAX };
     match tokio::time::timeout(most, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {

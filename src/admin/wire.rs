@@ -1,6 +1,8 @@
 //! What goes over the admin API: the bodies of requests and answers, the same for the server, the OpenAPI document and
 //! the command line. Times are RFC 3339 text; user ids are text.
 
+use std::time::Duration;
+
 mod change;
 mod event;
 mod problem;
@@ -20,6 +22,8 @@ pub use values::{Named, Values};
 pub use crate::control::{Diff, Source};
 pub use crate::rollout::{Entry, Explanation, Move, Plan, RolloutSpec, ShareMove, Step};
 
+/// How long a list of users may take, until its change is answered: a hundred million of them over a slow line.
+pub const LIST_WITHIN: Duration = Duration::from_secs(30 * 60);
 /// The media type of an error.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 /// The media type of a list of users with one JSON object a line.

@@ -8,7 +8,6 @@ use super::failure::Failure;
 use super::file;
 use super::session::{Session, conditions, post};
 use crate::admin::wire::{ApplyBody, Changed, Rollouts};
-use crate::config::WrittenRollout;
 use crate::rollout::RolloutName;
 
 /// How often the change is formed again because another one came in between.
@@ -19,15 +18,21 @@ const ATTEMPTS_MAX: u32 = 3;
 /// # Errors
 /// When it could not.
 pub fn run(session: &Session, name: Option<&RolloutName>, file: &Input, ask: &Ask) -> Result<(), Failure> {
-    let written = file::rollouts(file)?;
+    let written = match name {
+        Some(name) => vec![file::named(file, name)?],
+        None => file::rollouts(file)?,
+    };
     let mut rollouts = BTreeMap::new();
     let mut read_at = BTreeMap::new();
     for one in written {
-        let (name, revision, spec) = named(one, name, file)?;
-        if let Some(revision) = revision {
+        let Some(name) = one.name.or_else(|| name.cloned()) else {
+            let text = format!("{file}: does not say the rollout's name: `switchyard rollout apply NAME -f {file}`");
+            return Err(Failure::Invalid(text));
+        };
+        if let Some(revision) = one.revision {
             read_at.insert(name.clone(), revision);
         }
-        rollouts.insert(name, spec);
+        rollouts.insert(name, one.spec);
     }
     if rollouts.is_empty() {
         return Err(Failure::Invalid(format!("{file}: holds no rollout")));
@@ -41,27 +46,6 @@ pub fn run(session: &Session, name: Option<&RolloutName>, file: &Input, ask: &As
             other => return other,
         }
     }
-}
-
-/// The name, of the file or else of the command line.
-fn named(
-    one: WrittenRollout,
-    name: Option<&RolloutName>,
-    file: &Input,
-) -> Result<(RolloutName, Option<u64>, crate::rollout::RolloutSpec), Failure> {
-    let name = match (one.name, name) {
-        (Some(own), Some(asked)) if own != *asked => {
-            let text = format!("{file}: is about rollout {own}, not {asked}: leave {asked} out, or give its file");
-            return Err(Failure::Invalid(text));
-        }
-        (Some(own), _) => own,
-        (None, Some(asked)) => asked.clone(),
-        (None, None) => {
-            let text = format!("{file}: does not say the rollout's name: `switchyard rollout apply NAME -f {file}`");
-            return Err(Failure::Invalid(text));
-        }
-    };
-    Ok((name, one.revision, one.spec))
 }
 
 fn once(session: &Session, body: &ApplyBody, read_at: &BTreeMap<RolloutName, u64>, ask: &Ask) -> Result<(), Failure> {

@@ -11,13 +11,13 @@ use ureq::{Agent, AsSendBody, Body, SendBody, Timeout};
 use super::args::Reach;
 use super::call::{Answer, Call};
 use super::failure::Failure;
-use crate::admin::wire::Problem;
+use crate::admin::wire::{self, Problem};
 
 /// The server answers a change in at most five seconds; the rest is for a slow way there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A list of five million users over a slow line.
-const UPLOAD_TIMEOUT: Duration = Duration::from_secs(1800);
+/// Longer than the admin side reads a list, which says so itself.
+const UPLOAD_TIMEOUT: Duration = wire::LIST_WITHIN.saturating_add(ANSWER_TIMEOUT);
 /// A list of five million users is checked, committed and made live in that time.
 const UPLOAD_ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
 /// Pauses before a call is repeated: two seconds in all, longer than an upgrade's moment of change.
@@ -130,7 +130,12 @@ impl Client {
                     "the connection was lost, and standard input cannot be sent twice: repeat the command".to_owned(),
                 ))
             })?;
-            self.whole(self.send(call, SendBody::from_reader(&mut list), UPLOAD_ANSWER_TIMEOUT))
+            let answer = self.whole(self.send(call, SendBody::from_reader(&mut list), UPLOAD_ANSWER_TIMEOUT));
+            // It would be no faster.
+            answer.map_err(|trouble| match trouble {
+                Trouble::Refused(problem) if problem.kind == "timeout" => Trouble::Final(Failure::Refused(problem)),
+                other => other,
+            })
         })
     }
 

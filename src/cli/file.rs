@@ -23,17 +23,28 @@ pub fn rollouts(input: &Input) -> Result<Vec<WrittenRollout>, Failure> {
     })
 }
 
-/// The one rollout of a file that is called so, or that is called nothing.
+/// The spec of the one rollout of a file that is called so, or that is called nothing.
 ///
 /// # Errors
 /// When it cannot be read, is wrong, or holds no such rollout.
 pub fn rollout(input: &Input, name: &RolloutName) -> Result<RolloutSpec, Failure> {
+    named(input, name).map(|one| one.spec)
+}
+
+/// The one rollout of a file that is called so, or that is called nothing.
+///
+/// # Errors
+/// When it cannot be read, is wrong, or holds no such rollout.
+pub fn named(input: &Input, name: &RolloutName) -> Result<WrittenRollout, Failure> {
     let mut names = Vec::new();
     for one in rollouts(input)? {
         match &one.name {
             Some(other) if other != name => names.push(other.to_string()),
-            Some(_) | None => return Ok(one.spec),
+            Some(_) | None => return Ok(one),
         }
+    }
+    if names.is_empty() {
+        return Err(Failure::Invalid(format!("{input}: holds no rollout")));
     }
     Err(Failure::Invalid(format!(
         "{input}: holds no rollout {name}, but {}: say one of them, or write `name: {name}`",

@@ -83,17 +83,24 @@ fn by_release(shares: &[(ReleaseName, Weight)]) -> Result<BTreeMap<ReleaseName, 
 
 fn create(session: &Session, name: &RolloutName, file: &Input, ask: &Ask) -> Result<(), Failure> {
     let spec = file::rollout(file, name)?;
-    let call = Call::new(Method::PUT, &["rollouts", name.as_str()]).json(&spec)?;
-    session.change(ask, call).map_err(|failure| match failure {
-        Failure::Refused(problem) if problem.status == 428 => {
-            let revision = problem
-                .revision
-                .map(|n| format!(" at revision {n}"))
-                .unwrap_or_default();
-            Failure::Conflict(format!(
-                "rollout {name} exists{revision}: `switchyard rollout apply {name} -f {file}` changes it"
-            ))
+    let exists = |revision: Option<u64>| {
+        let revision = revision.map(|n| format!(" at revision {n}")).unwrap_or_default();
+        Failure::Conflict(format!(
+            "rollout {name} exists{revision}: `switchyard rollout apply {name} -f {file}` changes it"
+        ))
+    };
+    let segments = ["rollouts", name.as_str()];
+    // The API lets whoever only looks replace what is there without a word.
+    if ask.dry_run && ask.if_match.is_none() {
+        match session.client.read::<wire::Rollout>(&Call::get(&segments)) {
+            Ok((one, _)) => return Err(exists(Some(one.revision))),
+            Err(Failure::Refused(problem)) if problem.status == 404 => {}
+            Err(other) => return Err(other),
         }
+    }
+    let call = Call::new(Method::PUT, &segments).json(&spec)?;
+    session.change(ask, call).map_err(|failure| match failure {
+        Failure::Refused(problem) if problem.status == 428 => exists(problem.revision),
         other => other,
     })
 }

@@ -36,11 +36,15 @@ pub fn run(segment: &Segment) -> Result<(), Failure> {
             let mut ask = ask.clone();
             if *replace {
                 ask.if_match = present(&session, name, &ask, "replace the users of")?;
-            } else {
-                ask.if_match = ask.if_match.or(empty(&session, name)?);
+            } else if ask.if_match.is_none() {
+                ask.if_match = empty(&session, name)?;
             }
             let call = Call::new(Method::PUT, &["segments", name.as_str()]);
-            let answer = list::send(&session, &ask, call, file, *format).map_err(|failure| exists(name, failure))?;
+            let answer = list::send(&session, &ask, call, file, *format);
+            let answer = answer.map_err(|failure| match failure {
+                Failure::Refused(problem) if problem.status == 428 => exists(name, problem.revision),
+                other => other,
+            })?;
             session.changed(&ask, &answer)
         }
         SegmentVerb::Export { name, plain } => {
@@ -75,8 +79,10 @@ fn found(session: &Session, name: &SegmentName) -> Result<Option<wire::Segment>,
 
 /// The revision of a segment without users: one that a rollout names before it is created exists so.
 fn empty(session: &Session, name: &SegmentName) -> Result<Option<u64>, Failure> {
-    let one = found(session, name)?;
-    Ok(one.filter(|one| one.users == 0).map(|one| one.revision))
+    match found(session, name)? {
+        Some(one) if one.users > 0 => Err(exists(name, Some(one.revision))),
+        other => Ok(other.map(|one| one.revision)),
+    }
 }
 
 /// The revision that is to be lost, once somebody who sits there has agreed; none where there is no such segment.
@@ -91,17 +97,9 @@ fn present(session: &Session, name: &SegmentName, ask: &Ask, what: &str) -> Resu
     Ok(ask.if_match.or(Some(one.revision)))
 }
 
-fn exists(name: &SegmentName, failure: Failure) -> Failure {
-    match failure {
-        Failure::Refused(problem) if problem.status == 428 => {
-            let revision = problem
-                .revision
-                .map(|n| format!(" at revision {n}"))
-                .unwrap_or_default();
-            Failure::Conflict(format!("segment {name} exists{revision}: --replace replaces its users"))
-        }
-        other => other,
-    }
+fn exists(name: &SegmentName, revision: Option<u64>) -> Failure {
+    let revision = revision.map(|n| format!(" at revision {n}")).unwrap_or_default();
+    Failure::Conflict(format!("segment {name} exists{revision}: --replace replaces its users"))
 }
 
 /// The segment, and its users a line each.

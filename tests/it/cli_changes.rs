@@ -117,11 +117,9 @@ fn a_dry_run_tells_and_changes_nothing() {
 #[test]
 fn apply_is_one_change_with_its_diff() {
     let (_proxy, cli) = Cli::start();
-    cli.file(
-        "both.yaml",
-        "rollouts:\n  checkout:\n    releases: { stable: { pool: stable }, canary: { pool: canary } }\n    \
-         split: { canary: 25% }\n  search:\n    releases: { stable: { pool: stable } }\n",
-    );
+    let both = "rollouts:\n  checkout:\n    releases: { stable: { pool: stable }, canary: { pool: canary } }\n    \
+         split: { canary: 25% }\n  search:\n    releases: { stable: { pool: stable } }\n";
+    cli.file("both.yaml", both);
     same(
         "apply",
         &cli.ok(&["rollout", "apply", "-f", "both.yaml", "-m", "release 5"]),
@@ -130,6 +128,17 @@ fn apply_is_one_change_with_its_diff() {
     assert_eq!(
         cli.ok(&["rollout", "apply", "-f", "both.yaml"]),
         "nothing to change, revision 2\n"
+    );
+    // One of them alone, where it is named.
+    cli.file("both.yaml", both.replace("25%", "30%"));
+    let none = cli.run(&["rollout", "apply", "other", "-f", "both.yaml"]);
+    let text = "both.yaml: holds no rollout other, but checkout, search: say one of them, or write `name: other`\n";
+    assert_eq!((none.code, none.err.as_str()), (2, text));
+    let nothing = cli.ok(&["rollout", "apply", "search", "-f", "both.yaml"]);
+    assert_eq!(nothing, "nothing to change, revision 2\n");
+    assert!(
+        cli.ok(&["rollout", "apply", "checkout", "-f", "both.yaml"])
+            .contains("30%")
     );
     let wrong = "name: search\nreleases: { stable: { pool: nope } }\nsplit: { canary: 5% }\n";
     let refused = cli.run_with(&["rollout", "apply", "-f", "-"], wrong);
@@ -227,6 +236,8 @@ fn another_revision_or_what_exists_is_a_conflict() {
     assert!(cli.run(&["rollout", "resume", "checkout", "--if-match", "2"]).code == 0);
     let exists = cli.run(&["rollout", "create", "checkout", "-f", "checkout.yaml"]);
     assert_eq!(exists.code, 3);
+    let looked = cli.run(&["rollout", "create", "checkout", "-f", "checkout.yaml", "--dry-run"]);
+    assert_eq!((looked.code, &looked.err), (3, &exists.err));
     assert_eq!(
         exists.err,
         "rollout checkout exists at revision 3: `switchyard rollout apply checkout -f checkout.yaml` changes it\n"
@@ -239,5 +250,7 @@ fn another_revision_or_what_exists_is_a_conflict() {
         "{}",
         there.err
     );
+    let looked = cli.run(&["segment", "create", "others", "-f", "users.txt", "--dry-run"]);
+    assert_eq!((looked.code, &looked.err), (3, &there.err));
     cli.ok(&["segment", "create", "others", "-f", "users.txt", "--replace"]);
 }

@@ -1,6 +1,6 @@
 //! The command line when something is wrong: exit codes, and words that say what to do.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -173,6 +173,22 @@ fn repeating_has_a_bound_and_what_will_not_pass_is_not_repeated() {
         (run.code, shut.heads().len(), run.err.as_str()),
         (1, 1, "the store is read-only\n")
     );
+    let body = r#"{"type":"timeout","title":"","status":503,"detail":"it took longer than 1800 s"}"#;
+    let slow = Origin::spawn(move |_, stream| {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("written");
+        let mut list = Vec::new();
+        while !list.ends_with(b"0\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).expect("the list");
+            list.extend_from_slice(&byte);
+        }
+        answer(stream, "503 Service Unavailable", body)
+    });
+    let cli = Cli::at(&slow.address);
+    cli.file("users.txt", "1\n");
+    let run = cli.run(&["user", "import", "checkout", "canary", "users.txt"]);
+    let text = "it took longer than 1800 s\n";
+    assert_eq!((run.code, slow.heads().len(), run.err.as_str()), (1, 1, text));
     let other = Origin::named("hello");
     let run = Cli::at(&other.address).run(KILL);
     assert_eq!(
