@@ -123,6 +123,8 @@ impl Snapshot {
                 if let Some(roster) = opened.get(&roster.digest) {
                     let listed = Members::of(roster.clone());
                     self.apply_segment(revision, segment, |segment| segment.stand_on(listed));
+                } else {
+                    self.lose(segment);
                 }
             }
             Fact::Merged {
@@ -304,5 +306,45 @@ fn at(rollout: &RolloutName, path: &str, message: String) -> ApplyProblem {
             path: path.to_owned(),
             message,
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rollout::RosterName;
+
+    #[test]
+    fn a_segment_whose_new_list_cannot_be_read_stays_as_it_was_and_is_known_to_be_out_of_date() {
+        let around = Surroundings {
+            slots: Vec::new(),
+            routes: HashMap::new(),
+            pool: Box::new(|_| None),
+        };
+        let segment = SegmentName::parse("testers").expect("a name");
+        let listed = |replace, users: &[&str]| Fact::Segment {
+            segment: segment.clone(),
+            replace,
+            remove: Vec::new(),
+            add: users.iter().map(|user| (*user).into()).collect(),
+        };
+        let roster = RosterName {
+            digest: RosterDigest(7),
+            users: 1_000_000,
+        };
+        let unread = Fact::Roster {
+            segment: segment.clone(),
+            roster,
+        };
+        let mut state = Snapshot::empty(&around);
+        let mut after = |fact: Fact| {
+            state.apply(Revision(1), &[fact], &Opened::new(), &around);
+            let present = &state.segments()[&segment];
+            (present.lost, present.members.len())
+        };
+        assert_eq!(after(listed(true, &["1", "2"])), (false, 2));
+        assert_eq!(after(unread), (true, 2));
+        assert_eq!(after(listed(false, &["3"])), (true, 3));
+        assert_eq!(after(listed(true, &["4"])), (false, 1));
     }
 }

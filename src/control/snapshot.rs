@@ -43,7 +43,8 @@ pub struct Segment {
     pub revision: Revision,
     /// Its users.
     pub members: Members,
-    /// Whether they are those who came since alone: the others could not be read when the state was loaded.
+    /// Whether they are not what the store has: its list could not be read, and they are those who came since alone, where the
+    /// state was loaded, or those of before.
     pub lost: bool,
 }
 
@@ -74,7 +75,7 @@ impl Snapshot {
         self.revision = revision;
     }
 
-    /// Of a segment that was loaded without those users of it who cannot be read.
+    /// The list of a segment cannot be read.
     pub(super) fn lose(&mut self, name: &SegmentName) {
         if let Some(segment) = self.segments.get_mut(name) {
             segment.lost = true;
