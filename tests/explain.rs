@@ -7,8 +7,8 @@ use http::HeaderName;
 use serde_json::{Value, json};
 use switchyard::identity::{Identity, SourceKind, UserId};
 use switchyard::rollout::{
-    Attributes, Bucket, Known, Members, Move, PoolIdx, ReleaseName, RolloutName, RolloutSpec, Seen, SeenUser, Table,
-    Weight,
+    Attributes, Bucket, Known, Members, Move, PoolIdx, Reason, ReleaseName, RolloutName, RolloutSpec, Seen, SeenUser,
+    Table, Weight,
 };
 
 /// SplitMix64 (Steele et al. 2014): every run sees the same cases.
@@ -239,4 +239,37 @@ fn a_plan_tells_exactly_who_of_the_seen_moves() {
             .collect();
         assert_eq!((plan.moves, plan.unknown, plan.seen), (moves, 0, seen.len()));
     }
+}
+
+#[test]
+fn a_plan_of_many_users_and_many_targets_looks_each_of_them_up_once() {
+    // Each user looked for in each target would be four times four hundred million look-ups.
+    let many = 20_000;
+    let of_all = |release: &str| {
+        let target = |n: u32| json!({ "users": [n.to_string()], "release": release });
+        let targets: Vec<Value> = (0..many).map(target).collect();
+        let pool = json!({ "pool": "p" });
+        let releases = json!({ "stable": pool, "canary": pool, "beta": pool });
+        let spec = json!({ "releases": releases, "targets": targets });
+        compile(&serde_json::from_value(spec).expect("a spec"))
+    };
+    let (before, after) = (of_all("canary"), of_all("beta"));
+    let seen: Vec<Seen> = (0..many)
+        .map(|n| {
+            let id = UserId::new(n.to_string().as_bytes()).expect("an id");
+            let user = Some(SeenUser::of(id.as_bytes()));
+            Seen {
+                user,
+                bucket: Bucket::new(0).expect("a bucket"),
+                release: before
+                    .index(&ReleaseName::parse("canary").expect("a name"))
+                    .expect("it is there"),
+                reason: Reason::Target,
+            }
+        })
+        .collect();
+    let moved = before.plan(&after, &seen).moves;
+    let name = |text: &str| ReleaseName::parse(text).expect("a name");
+    let (from, to, users) = (name("canary"), name("beta"), seen.len());
+    assert_eq!(moved, [Move { from, to, users }]);
 }

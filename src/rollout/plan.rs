@@ -1,13 +1,13 @@
 //! Who would move: two tables compared, by buckets exactly, and by users seen lately.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bucket::Bucket;
 use super::decision::Reason;
-use super::members::KeyPart;
+use super::members::{KeyPart, Members};
 use super::name::ReleaseName;
 use super::table::{Matcher, ReleaseIdx, Table};
 use super::users::UserHash;
@@ -89,13 +89,22 @@ impl Table {
     pub fn plan(&self, after: &Self, seen: &[Seen]) -> Plan {
         let mut moves: BTreeMap<(ReleaseName, ReleaseName), usize> = BTreeMap::new();
         let mut unknown = 0;
+        let (then, next) = match seen {
+            [] => Default::default(),
+            _some => (Lists::of(self), Lists::of(after)),
+        };
         for user in seen {
-            let from = &self.release(self.decide_seen(user, self)).name;
-            if after.salt != self.salt && after.needs_bucket(user) {
+            let listed = self.listed(user, &then);
+            let seen_by_attribute = user.reason == Reason::Target && listed.is_none();
+            let name = self.releases.get(usize::from(user.release.0)).map(|r| &r.name);
+            let by_attribute = name.filter(|_| seen_by_attribute);
+            let from = &self.release(self.decide_seen(user, listed, by_attribute, &then)).name;
+            let listed = after.listed(user, &next);
+            if after.salt != self.salt && !after.killed && listed.is_none() {
                 unknown += 1;
                 continue;
             }
-            let to = &after.release(after.decide_seen(user, self)).name;
+            let to = &after.release(after.decide_seen(user, listed, by_attribute, &next)).name;
             if from != to {
                 *moves.entry((from.clone(), to.clone())).or_default() += 1;
             }
@@ -177,45 +186,75 @@ impl Table {
         moved.into_iter().map(share).collect()
     }
 
-    fn needs_bucket(&self, user: &Seen) -> bool {
-        !self.killed && self.listed(user).is_none()
-    }
-
-    /// Attributes of then are not kept: whom an attribute pinned when seen under `then`, it pins still, as long as
-    /// this table has a rule for that release.
-    fn decide_seen(&self, user: &Seen, then: &Self) -> ReleaseIdx {
+    /// Attributes of then are not kept: whom an attribute pinned when seen, it pins still, as long as this table has a rule
+    /// for that release.
+    fn decide_seen(
+        &self,
+        user: &Seen,
+        listed: Option<ReleaseIdx>,
+        by_attribute: Option<&ReleaseName>,
+        lists: &Lists<'_>,
+    ) -> ReleaseIdx {
         if self.killed {
             return self.stable;
         }
-        if let Some(release) = self.listed(user) {
-            return release;
-        }
-        let by_attribute = user.reason == Reason::Target && then.listed(user).is_none();
-        if by_attribute {
-            let name = then.releases.get(usize::from(user.release.0)).map(|r| &r.name);
-            let has_rule = |index: ReleaseIdx| {
-                let mut rules = self.targets.iter().filter(|t| matches!(t.what, Matcher::When(_)));
-                rules.any(|target| target.release == index)
-            };
-            let release = name.and_then(|name| self.index(name)).filter(|index| has_rule(*index));
-            if let Some(release) = release {
-                return release;
-            }
-        }
-        self.divided(Some(user.bucket)).0
+        let ruled = || {
+            let release = by_attribute.and_then(|name| self.index(name));
+            release.filter(|release| lists.ruled.contains(release))
+        };
+        listed
+            .or_else(ruled)
+            .unwrap_or_else(|| self.divided(Some(user.bucket)).0)
     }
 
-    fn listed(&self, user: &Seen) -> Option<ReleaseIdx> {
+    /// What the entry of a single user, or the first target that lists the user, says.
+    fn listed(&self, user: &Seen, lists: &Lists<'_>) -> Option<ReleaseIdx> {
         let SeenUser { hash, part } = user.user?;
-        let single = self.users.get_by_hash(hash);
-        single.or_else(|| {
-            let mut targets = self.targets.iter();
-            let target = targets.find(|target| match &target.what {
-                Matcher::Users(users) => users.get_by_hash(hash).is_some(),
-                Matcher::Segment(_, members) => members.holds_part(hash, part),
-                Matcher::When(_) => false,
-            });
-            target.map(|target| target.release)
-        })
+        if let Some(release) = self.users.get_by_hash(hash) {
+            return Some(release);
+        }
+        let by_users = lists.users.get(&hash).copied();
+        let mut segments = lists.segments.iter();
+        let earlier = segments.find(|(place, members)| {
+            by_users.is_none_or(|by_users| *place < by_users) && members.holds_part(hash, part)
+        });
+        let place = earlier.map(|(place, _)| *place).or(by_users)?;
+        self.targets.get(place).map(|target| target.release)
+    }
+}
+
+/// The lists of a table's targets, so that a hundred thousand users are not looked for in each of ten thousand targets.
+#[derive(Default)]
+struct Lists<'a> {
+    /// The first target that lists a user by id.
+    users: HashMap<UserHash, usize>,
+    /// The first target of each segment, in their order.
+    segments: Vec<(usize, &'a Members)>,
+    /// The releases that rules on attributes lead to.
+    ruled: HashSet<ReleaseIdx>,
+}
+
+impl<'a> Lists<'a> {
+    fn of(table: &'a Table) -> Self {
+        let mut lists = Self::default();
+        let mut named = HashSet::new();
+        for (place, target) in table.targets.iter().enumerate() {
+            match &target.what {
+                Matcher::Users(users) => {
+                    for (id, ()) in users.iter() {
+                        lists.users.entry(UserHash::of(id)).or_insert(place);
+                    }
+                }
+                Matcher::Segment(name, members) => {
+                    if named.insert(name) {
+                        lists.segments.push((place, members));
+                    }
+                }
+                Matcher::When(_) => {
+                    lists.ruled.insert(target.release);
+                }
+            }
+        }
+        lists
     }
 }

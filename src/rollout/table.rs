@@ -14,7 +14,7 @@ use super::weight::Weight;
 use crate::identity::{Identity, UserId};
 
 /// A release's number in its table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ReleaseIdx(pub u16);
 
 /// A pool's number in the process.

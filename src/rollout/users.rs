@@ -18,7 +18,7 @@ const ONE_SHARD_MAX: usize = 1024;
 const INLINE_MAX: usize = 16;
 
 /// A user id's hash for looking it up; made once a request, whatever the number of maps.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct UserHash(u64);
 
 impl UserHash {
