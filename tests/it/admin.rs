@@ -281,7 +281,22 @@ fn undo_is_a_change_and_history_has_it_all() {
         (scene.origin_of("1"), scene.origin_of("2")),
         ("canary".to_owned(), "stable".to_owned())
     );
-    scene.made("POST", "/undo", "");
+    // A type of no body is no body.
+    let none = scene.ask("POST", "/api/v1/undo", JSON, "");
+    assert_eq!(none.status, 200, "{}", none.body);
+    let kind = "Content-Type: text/plain\r\n";
+    for (fields, body) in [(kind, ""), (kind, "{}"), ("", r#"{"to":1}"#)] {
+        assert_eq!(
+            scene.ask("POST", "/api/v1/undo", fields, body).status,
+            415,
+            "{fields}{body}"
+        );
+    }
+    assert_eq!(scene.ask("POST", "/api/v1/undo", JSON, "{").status, 400);
+    assert_eq!(
+        scene.ask("POST", "/api/v1/rollouts/checkout/resume", JSON, "").status,
+        200
+    );
     assert_eq!(
         (scene.origin_of("1"), scene.origin_of("2")),
         ("canary".to_owned(), "canary".to_owned())
