@@ -76,7 +76,7 @@ impl Operation {
     pub fn change(method: &'static str, path: &'static str, id: &'static str, summary: &'static str) -> Self {
         let mut operation = Self::read(method, path, id, summary);
         operation.role = Some(Role::Operator);
-        operation.refusals.extend([404, 409, 413, 415, 422, 428]);
+        operation.refusals.extend([404, 413, 415, 422, 428]);
         for (name, schema, text) in [
             ("dry_run", json!({"type": "boolean"}), "Only say what would be done."),
             (
@@ -92,25 +92,29 @@ impl Operation {
         ] {
             operation = operation.query(name, schema, text);
         }
-        let revision = json!({"type": "string", "pattern": "^\"[0-9]{1,19}\"$"});
         let reason = json!({"type": "string", "maxLength": 1000});
         let key = json!({"type": "string", "pattern": "^[!-~]{1,255}$"});
         let source = json!({"type": "string", "enum": ["api", "cli", "console"]});
         for (name, schema, text) in [
-            (
-                "If-Match",
-                revision,
-                "The revision that what is changed must have; that of the whole state counts too.",
-            ),
             ("X-Reason", reason, "Why; UTF-8, percent-encoded or not."),
             ("Idempotency-Key", key, "Makes a repeated request harmless, for a day."),
             ("X-Source", source, "Where the change comes from."),
         ] {
             operation.parameters.push(parameter("header", name, schema, text));
         }
+        let expected = "The revision that what is changed must have; that of the whole state counts too.";
         operation
+            .if_match(expected)
             .answer::<super::wire::Changed>(200, "Made, and live on this node; or nothing was to be changed.")
             .answer::<super::wire::Changed>(202, "Committed, and not yet live on this node; or scheduled.")
+    }
+
+    /// The revision that is expected.
+    pub fn if_match(mut self, text: &str) -> Self {
+        let revision = json!({"type": "string", "pattern": "^\"[0-9]{1,19}\"$"});
+        self.parameters.push(parameter("header", "If-Match", revision, text));
+        self.refusals.push(409);
+        self
     }
 
     /// A query parameter.

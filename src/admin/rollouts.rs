@@ -88,6 +88,7 @@ fn acts(api: Api) -> Api {
             "planRollout",
             "Who would move.",
         )
+        .if_match("The revision that is looked at: of the rollout, or of the whole state.")
         .takes::<PlanBody>(true)
         .answer::<Planned>(200, "Who would move; nothing is changed."),
         plan,

@@ -142,6 +142,12 @@ fn rollouts(drive: &mut Drive<'_>) {
         JSON,
         r#"{"split":{"canary":"50%"}}"#,
     );
+    let late = json(&if_match(1_000_000));
+    let body = r#"{"split":{"canary":"50%"}}"#;
+    assert_eq!(
+        drive.drive("planRollout", &format!("{one}/plan"), &late, body).status,
+        409
+    );
     drive.good("explain", &format!("{one}/explain"), JSON, r#"{"user":"42"}"#);
     for act in ["kill", "resume", "freeze", "unfreeze"] {
         drive.good(&format!("{act}Rollout"), &format!("{one}/{act}"), "", "");
