@@ -39,7 +39,7 @@ pub fn config(file: w::File, places: Places<'_>) -> Result<Config, Vec<Problem>>
     };
     let server = server(&mut work, file.server);
     let listeners = work.listeners(file.listeners);
-    let admin = work.admin(file.admin);
+    let admin = work.admin(file.admin, &listeners);
     let identity = work.identity(file.identity);
     listener::certificates_are_asked_for(&mut work, &identity, &listeners);
     let pools = pool::pools(&mut work, file.pools);
@@ -141,12 +141,7 @@ impl Building<'_> {
             let Some(address) = self.address(&format!("{key}.address"), &listener.address) else {
                 continue;
             };
-            if address.port() != 0 && listeners.iter().any(|l| l.address == address) {
-                self.note(
-                    &format!("{key}.address"),
-                    format!("{address} is listened on twice: remove one"),
-                );
-            }
+            listener::is_free(self, &format!("{key}.address"), address, &listeners);
             listeners.push(ListenerSettings {
                 address,
                 tls,
@@ -157,12 +152,13 @@ impl Building<'_> {
         listeners
     }
 
-    fn admin(&mut self, written: w::Admin) -> Option<AdminSettings> {
+    fn admin(&mut self, written: w::Admin, listeners: &[ListenerSettings]) -> Option<AdminSettings> {
         let settings = match written {
             w::Admin::Word(w::AdminWord::Off) => return None,
             w::Admin::Settings(settings) => settings,
         };
         let address = self.address("admin.address", &settings.address)?;
+        listener::is_free(self, "admin.address", address, listeners);
         match &settings.tokens_file {
             Some(file) => self.tokens(file),
             None if address.ip().is_loopback() => {}

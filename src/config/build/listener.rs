@@ -1,5 +1,7 @@
 //! TLS of listeners, and relays before them.
 
+use std::net::SocketAddr;
+
 use super::super::written as w;
 use super::Building;
 use crate::identity::{self, Peers, Source};
@@ -30,6 +32,29 @@ pub(super) fn tls(work: &mut Building<'_>, key: &str, written: w::ListenerTls) -
         }
     }
     settings
+}
+
+/// Tells where no two sockets can listen at once: at one address, or at one of those that another stands for all of.
+pub(super) fn is_free(work: &mut Building<'_>, key: &str, address: SocketAddr, listeners: &[ListenerSettings]) {
+    let (ip, port) = (address.ip(), address.port());
+    let of_all =
+        |other: SocketAddr| ip.is_ipv4() == other.is_ipv4() && (ip.is_unspecified() || other.ip().is_unspecified());
+    let meets = |other: SocketAddr| port != 0 && port == other.port() && (ip == other.ip() || of_all(other));
+    let other = listeners
+        .iter()
+        .map(|listener| listener.address)
+        .find(|other| meets(*other));
+    match other {
+        None => {}
+        Some(same) if same == address => work.note(
+            key,
+            format!("{address} is listened on twice: remove one, or write another port"),
+        ),
+        Some(other) => {
+            let text = format!("{address} cannot be listened on beside {other}: write another port, or remove one");
+            work.note(key, text);
+        }
+    }
 }
 
 pub(super) fn relays(work: &mut Building<'_>, key: &str, written: &[String]) -> Peers {
