@@ -22,7 +22,7 @@ use super::terms::Terms;
 use super::users::{format, page, paged};
 use super::wire::{self, EditBody, MemberPage, NDJSON, PLAIN, Segment, Segments};
 use crate::clock;
-use crate::control::{Most, Segment as LiveSegment, Snapshot};
+use crate::control::{ChangeError, Most, Segment as LiveSegment, Snapshot};
 use crate::precedence;
 use crate::rollout::{Change, Members, Moment, Roster, SegmentName};
 
@@ -175,6 +175,11 @@ async fn put(
     let turn = state.lists.try_acquire();
     let _turn = turn.map_err(|_| Refusal::new(Kind::Busy, "other lists are being read: try again"))?;
     let store = state.controller.store();
+    let read_only = store.status().read_only;
+    let read_only = read_only.map(|why| Refusal::from(ChangeError::ReadOnly(why)));
+    if let Some(refused) = read_only.clone().filter(|_| !terms.dry_run) {
+        return Err(refused);
+    }
     let rosters = Arc::clone(store.rosters());
     let key = {
         let snapshot = state.pin();
@@ -197,6 +202,10 @@ async fn put(
                 },
                 None,
             ));
+        }
+        // Nothing would ever remove the file.
+        if let Some(refused) = read_only {
+            return Err(refused);
         }
         let roster = rosters.keep(sorted).map_err(Refusal::from)?;
         let change = Change::PutRoster {

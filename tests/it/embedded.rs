@@ -7,6 +7,7 @@ use serde_json::json;
 use switchyard::rollout::{Fact, Moment, Revision, RolloutName};
 use switchyard::store::{Commit, EmbeddedSettings, EmbeddedStore, Record, Source, Store};
 
+use crate::admin_client::{PLAIN, ask};
 use crate::files::{directory, refused_start, until};
 use crate::harness::{Origin, Proxy, exchange};
 
@@ -136,6 +137,30 @@ fn a_damaged_store_ends_the_start_and_its_copy_serves_for_reading() {
     assert!(why.contains("running from the copy"), "{why}");
     assert_eq!(reading.metric("switchyard_store_connected", &[]), 0.0);
     assert_eq!(reading.get("/", "").status, 200);
+    // What is refused leaves no file, as nothing would remove it.
+    let many: String = (0..70_000).map(|n| format!("user {n}\n")).collect();
+    for query in ["", "?dry_run=true"] {
+        let fields = format!("Host: localhost\r\n{PLAIN}");
+        let refused = ask(
+            &reading.admin,
+            "PUT",
+            &format!("/api/v1/segments/many{query}"),
+            &fields,
+            &many,
+        );
+        assert!(
+            refused.status == 503 && refused.body.contains("read-only"),
+            "{}",
+            refused.body
+        );
+    }
+    assert_eq!(rosters(&path), Vec::<PathBuf>::new());
+}
+
+fn rosters(store: &Path) -> Vec<PathBuf> {
+    let folder = PathBuf::from(format!("{}.segments", store.display()));
+    let files = std::fs::read_dir(folder).into_iter().flatten().map_while(Result::ok);
+    files.map(|file| file.path()).filter(|path| path.is_file()).collect()
 }
 
 #[test]
