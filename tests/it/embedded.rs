@@ -128,7 +128,7 @@ fn a_damaged_store_ends_the_start_and_its_copy_serves_for_reading() {
     let reading = Proxy::launch(&file, &["--from-snapshot"], &[]);
     reading.wait_ready();
     reading.wait_told(
-        "changes are refused until the program is started without --from-snapshot",
+        "until the program is started without --from-snapshot, changes are refused",
         1,
     );
     let status = status(&reading);
