@@ -21,6 +21,7 @@ mod proxied;
 mod record;
 mod request;
 mod respond;
+mod rest;
 mod routes;
 mod stamp;
 mod trace;

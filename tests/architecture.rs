@@ -134,6 +134,7 @@ const FLOORS: &[(&str, &[&str], &[&str])] = &[
             "memchr",
             "fastrand",
             "parking_lot",
+            "futures_util",
             "tokio",
         ],
     ),

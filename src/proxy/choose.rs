@@ -191,10 +191,11 @@ fn sent(session: &mut Session, ctx: &mut Context, pause: Duration) {
     }
 }
 
-/// More of the request is due. Pingora bounds that over HTTP/1 only.
+/// More of the request is due. Pingora bounds that over HTTP/1 only. What is due after the response, [`rest`](super::rest)
+/// says.
 pub fn wait_for_body(ctx: &mut Context, pause: Duration) {
     let over_h2 = ctx.wire.is_none();
-    if over_h2 && !ctx.upstream_h2 && (ctx.upstream_status.is_none() || ctx.parting) {
+    if over_h2 && !ctx.upstream_h2 && ctx.upstream_status.is_none() {
         ctx.expect_by(clock::tick().after(pause));
     }
 }
@@ -202,20 +203,11 @@ pub fn wait_for_body(ctx: &mut Context, pause: Duration) {
 /// The request is all sent: the head of the response is due from now on.
 pub fn wait_for_head(ctx: &mut Context) {
     if ctx.upstream_status.is_some() {
-        ctx.head_arrived();
-        return ctx.rejoin();
+        return ctx.head_arrived();
     }
     let due = ctx.lease.as_ref().map(|lease| lease.endpoint().head_due(clock::tick()));
     if let Some(due) = due.filter(|_| !ctx.upstream_h2) {
         ctx.expect_by(due);
-    }
-}
-
-/// The response is over. Over HTTP/1 that ends the request, too; Pingora waits for the rest of one over HTTP/2.
-pub fn response_over(ctx: &mut Context, pause: Duration) {
-    let over_h2 = ctx.wire.is_none();
-    if over_h2 && !ctx.body_over && !ctx.upstream_h2 && !ctx.parting {
-        ctx.part_by(clock::tick().after(pause));
     }
 }
 
@@ -224,21 +216,14 @@ pub fn is_interim(status: StatusCode) -> bool {
     status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// The head of a response is there; its body, if it is not `empty`, may take its time, the rest of the request `pause` at
-/// most.
-pub fn answered(status: StatusCode, empty: bool, ctx: &mut Context, pause: Duration) {
-    if is_interim(status) {
-        return;
-    }
+/// The head of a response, which is not interim, is there; its body may take its time.
+pub fn answered(status: StatusCode, ctx: &mut Context) {
     if let Some(lease) = &ctx.lease {
         lease.endpoint().answered();
     }
     ctx.head_arrived();
     ctx.upstream_status = Some(status.as_u16());
     ctx.upstream_duration = ctx.upstream_since.map(|since| since.elapsed());
-    if empty || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-        response_over(ctx, pause);
-    }
 }
 
 /// No connection came about: the endpoint is noted, so that the next attempt goes elsewhere if it can. What this process

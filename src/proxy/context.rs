@@ -19,9 +19,6 @@ use crate::identity::jwt::Token;
 use crate::rollout::{Decision, PoolIdx};
 use crate::upstream::{Connection, Endpoint, Lease, Whole};
 
-/// What a request has of an endpoint and of all requests in flight.
-type Parted = (Lease, Option<Place>);
-
 /// One request.
 pub struct Context {
     /// The state that this request sees, all through.
@@ -60,8 +57,6 @@ pub struct Context {
     pub reused: Option<bool>,
     /// Whether something is due on the connection.
     pub waiting: bool,
-    /// Whether the connection holds the places of this request.
-    pub parting: bool,
     /// Whether the request asks for an upgrade, and whether it is a stream by its own word.
     pub kind: crate::upstream::PeerUse,
     pub upstream_h2: bool,
@@ -119,7 +114,6 @@ impl Context {
             stale: false,
             reused: None,
             waiting: false,
-            parting: false,
             kind: crate::upstream::PeerUse::Request,
             upstream_h2: false,
             upstream_since: None,
@@ -175,39 +169,11 @@ impl Context {
             self.waiting = false;
         }
     }
-
-    /// The response is over, and the request is not: until when the rest may pause before its places are given back. The
-    /// client has what it wanted, and may never say more.
-    pub fn part_by(&mut self, due: Tick) {
-        let held = self.connection.clone().zip(self.lease.take());
-        if let Some((connection, lease)) = held {
-            self.last = Some(Arc::clone(lease.endpoint()));
-            let parted: Parted = (lease, self.place.take());
-            connection.hold(parted);
-            self.parting = true;
-            self.expect_by(due);
-        }
-    }
-
-    /// The rest of the request came in time: its places are its own again, and the connection may be another's soon.
-    pub fn rejoin(&mut self) {
-        if let Some(connection) = self.connection.as_ref().filter(|_| self.parting) {
-            let held = connection.release().and_then(|held| held.downcast::<Parted>().ok());
-            if let Some((lease, place)) = held.map(|held| *held) {
-                self.lease = Some(lease);
-                self.place = place;
-            }
-            self.parting = false;
-        }
-    }
 }
 
 impl Drop for Context {
     fn drop(&mut self) {
         // A request that ends in any way leaves no deadline behind on a connection that others will use.
         self.head_arrived();
-        if let Some(connection) = self.connection.as_ref().filter(|_| self.parting) {
-            drop(connection.release());
-        }
     }
 }

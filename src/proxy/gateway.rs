@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use http::HeaderMap;
 use log::{error, warn};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -22,7 +23,7 @@ use super::places::Places;
 use super::routes::Routes;
 use super::settings::{Cors, Limits, OwnCors};
 use super::verify::Verifier;
-use super::{admit, choose, cors, headers, record, respond, stamp, whole};
+use super::{admit, choose, cors, headers, record, respond, rest, stamp, whole};
 use crate::control::Live;
 use crate::identity;
 use crate::rollout::RouteId;
@@ -253,11 +254,14 @@ impl ProxyHttp for Gateway {
     });
 
     at_once!(upstream_response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
-        let (status, empty) = whole::came(response, ctx);
+        let status = whole::came(response, ctx);
         let fields = Fields::of(&response.headers, &[]);
         let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade);
         if sound.is_ok() {
-            choose::answered(status, empty, ctx, gateway.parts.limits.read_timeout);
+            if !choose::is_interim(status) {
+                choose::answered(status, ctx);
+                rest::bound_if_over(session, response, ctx, gateway.limits());
+            }
             headers::strip_response(response, fields, session.as_ref().as_http1().is_some());
         }
         phase::go_on(sound)
@@ -267,7 +271,7 @@ impl ProxyHttp for Gateway {
         ctx.took();
         match (gateway.answer(session, response, ctx), ctx.whole.take()) {
             (Ok(()), Some(Whole { body, head: None, .. })) => {
-                Box::pin(whole::pass(gateway, session, response, body, ctx))
+                Box::pin(whole::pass(session, response, body))
             }
             (Ok(()), Some(Whole { status, body, head: Some(head) })) => {
                 whole::splice(status, Splice { head, body }, ctx);
@@ -279,15 +283,25 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         _body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
         ctx.took();
         if end_of_stream {
-            choose::response_over(ctx, self.parts.limits.read_timeout);
+            rest::bound(session, ctx, self.limits());
         }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        session: &mut Session,
+        _trailers: &mut HeaderMap,
+        ctx: &mut Box<Context>,
+    ) -> Result<Option<Bytes>> {
+        rest::bound(session, ctx, self.limits());
         Ok(None)
     }
 

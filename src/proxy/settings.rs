@@ -104,7 +104,8 @@ pub struct Limits {
     /// How long a request head may take from its first byte to its last; past it 408. A body may keep us waiting for
     /// as long before its rate matters.
     pub header_timeout: Duration,
-    /// The bytes that an HTTP/1 request body must bring for each second that it is waited for; past it 408. 0 for none.
+    /// The bytes that an HTTP/1 request body must bring for each second that it is waited for; past it 408. 0 for none. The
+    /// rest of an HTTP/2 one, too, once the request is answered; past it the stream is reset.
     pub body_rate_min: u64,
     /// How long an idle downstream connection is kept.
     pub keepalive_timeout: Duration,

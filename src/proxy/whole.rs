@@ -4,13 +4,11 @@
 use std::mem;
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
-use super::choose;
 use super::context::Context;
 use super::gateway::Gateway;
 use crate::upstream::{PeerUse, Splice, Wanted};
@@ -29,18 +27,17 @@ pub fn want(gateway: &Gateway, head: &RequestHeader, ctx: &Context) {
     connection.shortcut().want(wanted);
 }
 
-/// The head of a response is there: its status, and whether it has no body. If the response was left aside, it is at hand.
-pub fn came(response: &mut ResponseHeader, ctx: &mut Context) -> (StatusCode, bool) {
+/// The head of a response is there: its status. If the response was left aside, it is at hand.
+pub fn came(response: &mut ResponseHeader, ctx: &mut Context) -> StatusCode {
     let connection = ctx.connection.as_ref();
     ctx.whole = connection.and_then(|connection| connection.shortcut().take());
     let Some(whole) = &ctx.whole else {
-        let length = response.headers.get(CONTENT_LENGTH);
-        return (response.status, length.is_some_and(|length| length == "0"));
+        return response.status;
     };
     if whole.head.is_none() {
         let _valid = response.set_status(whole.status);
     }
-    (whole.status, whole.body.is_empty())
+    whole.status
 }
 
 /// What Pingora writes next, the head of a response without a body, becomes this response.
@@ -55,16 +52,9 @@ pub fn splice(status: StatusCode, splice: Splice, ctx: &mut Context) {
 ///
 /// # Errors
 /// When the client does not take it.
-pub async fn pass(
-    gateway: &Gateway,
-    session: &mut Session,
-    response: &mut ResponseHeader,
-    body: Bytes,
-    ctx: &mut Context,
-) -> Result<()> {
+pub async fn pass(session: &mut Session, response: &mut ResponseHeader, body: Bytes) -> Result<()> {
     let nothing = ResponseHeader::build(StatusCode::PROCESSING, Some(0))?;
     let head = Box::new(mem::replace(response, nothing));
-    choose::response_over(ctx, gateway.limits().read_timeout);
     session
         .write_response_header(head, false)
         .await

@@ -2,7 +2,6 @@
 //! it from outside. Pingora's read timeout counts every read, so it would cut slow bodies and WebSockets; Go's
 //! `ResponseHeaderTimeout`, which this replaces, bounds only the wait for the head.
 
-use std::any::Any;
 use std::fmt;
 use std::io::ErrorKind;
 use std::mem::MaybeUninit;
@@ -42,8 +41,6 @@ pub struct Connection {
     head_due: AtomicU64,
     /// What comes of its request's body at once, in bytes.
     body: AtomicUsize,
-    /// What its request holds, given back when the request is overdue.
-    held: Mutex<Option<Box<dyn Any + Send>>>,
     pace: Pace,
     shortcut: Shortcut,
     next_head: NextHead,
@@ -66,7 +63,6 @@ impl Connection {
             socket,
             head_due: AtomicU64::new(NOT_WAITING),
             body: AtomicUsize::new(0),
-            held: Mutex::new(None),
             pace: Pace::default(),
             shortcut: Shortcut::default(),
             next_head: NextHead::default(),
@@ -114,17 +110,6 @@ impl Connection {
         self.head_due.store(due.millis(), Ordering::Release);
     }
 
-    /// The request is answered and not all there: what it holds is kept until [`Connection::release`], at most until it is
-    /// overdue.
-    pub fn hold(&self, held: impl Any + Send) {
-        *self.held.lock() = Some(Box::new(held));
-    }
-
-    /// Yields what is held, if anything is.
-    pub fn release(&self) -> Option<Box<dyn Any + Send>> {
-        self.held.lock().take()
-    }
-
     /// The head is there, or the request is over.
     pub fn head_arrived(&self) {
         let clear = |due: u64| (due != EXPIRED && due != NOT_WAITING).then_some(NOT_WAITING);
@@ -164,7 +149,6 @@ impl Connection {
                 .is_ok();
         if won {
             self.end();
-            drop(self.release());
         }
     }
 }

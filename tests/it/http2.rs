@@ -9,7 +9,6 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::mpsc::unbounded_channel;
 
-use crate::harness::origin::{Wire, serve};
 use crate::harness::{Origin, Proxy, fields, h2c, one_pool, respond};
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
@@ -291,74 +290,5 @@ async fn an_empty_last_frame_leaves_the_kept_connection_clean() {
     // Most of it on connections that were used before.
     let opened = origin.connections.load(Ordering::SeqCst);
     assert!(opened < 300, "{opened} connections for 1,200 requests");
-    assert_eq!(proxy.alarms(), Vec::<String>::new());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_client_that_falls_silent_after_an_early_answer_keeps_no_place() {
-    let origin = serve(|mut wire: Wire| async move {
-        let head = wire.head().await.expect("a request");
-        let answer = if head.contains("/empty") {
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-        } else {
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
-        };
-        wire.write(answer).await.expect("the proxy reads");
-        // Until the proxy ends the connection: it waits for the rest of the request.
-        drop(wire.rest().await);
-    })
-    .await;
-    let proxy = Proxy::start_on(
-        H2C,
-        &one_pool(&origin, "limits: { read_timeout: 300ms, requests_in_flight_max: 2 }"),
-        &[],
-    );
-    let (client, _driver) = h2c::connect(&proxy.http).await;
-    let mut silent = Vec::new();
-    for path in ["/empty", "/full"] {
-        let (answer, upload) = h2c::send(&client, h2c::request("POST", path), false).await;
-        let (response, _) = h2c::collect(answer.await.expect("a response")).await.expect("a body");
-        assert_eq!(response.status(), 200, "{path}");
-        silent.push(upload);
-    }
-    // Both have their places until they are overdue.
-    proxy.wait_metric("switchyard_upstream_connections", &["state=\"active\""], 0.0);
-    let (next, _) = h2c::get(&client, "/full").await.expect("there is a place");
-    assert_eq!(next.status(), 200);
-    // What is said after that comes too late, and is an alarm for nobody.
-    for mut upload in silent {
-        let end = h2c::write(&mut upload, Bytes::from_static(b"late"), true).await;
-        assert!(end.is_ok(), "{end:?}");
-    }
-    proxy.settle(3);
-    assert_eq!(proxy.alarms(), Vec::<String>::new());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn an_upload_that_is_answered_early_is_ended_without_an_error() {
-    let origin = serve(|mut wire: Wire| async move {
-        let head = wire.head().await.expect("a request");
-        let field = if head.contains("/kept") {
-            ""
-        } else {
-            "Connection: close\r\n"
-        };
-        wire.write(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n{field}\r\nok"))
-            .await
-            .expect("the proxy reads");
-    })
-    .await;
-    let proxy = Proxy::start_on(H2C, &one_pool(&origin, ""), &[]);
-    let (client, _driver) = h2c::connect(&proxy.http).await;
-    for path in ["/closed", "/kept"] {
-        let (answer, mut upload) = h2c::send(&client, h2c::request("POST", path), false).await;
-        let (response, _) = h2c::collect(answer.await.expect("a response")).await.expect("a body");
-        assert_eq!(response.into_body(), b"ok", "{path}");
-        let piece = Bytes::from_static(&[b'x'; 64 * 1024]);
-        while h2c::write(&mut upload, piece.clone(), false).await.is_ok() {}
-        // RFC 9113, 8.1: a client that is told NO_ERROR keeps the response it has.
-        let why = std::future::poll_fn(|cx| upload.poll_reset(cx)).await;
-        assert_eq!(why.expect("a reset"), h2::Reason::NO_ERROR, "{path}");
-    }
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }

@@ -28,6 +28,7 @@ mod cors;
 mod crowd;
 mod daemon;
 mod drains;
+mod early_answers;
 mod embedded;
 mod endurance;
 mod failures;
