@@ -335,8 +335,7 @@ impl ProxyHttp for Gateway {
         ctx.failed = Some(failure.status());
         ctx.aborted = failure == Failure::DownstreamAbort;
         self.tell(ctx, failure, e);
-        let answered = session.response_written().is_some();
-        if !ctx.aborted && !answered {
+        if !ctx.aborted && respond::answered(session).is_none() {
             let cors = self.own_cors(ctx);
             let why = failure::reason(e);
             let gone = respond::refuse(session, ctx, failure.status(), why, cors)

@@ -7,7 +7,7 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use super::routes::{Route, Target};
-use super::trace;
+use super::{respond, trace};
 use crate::clock;
 use crate::control::LiveRollout;
 use crate::identity::SourceKind;
@@ -39,7 +39,7 @@ pub fn record(gateway: &Gateway, session: &mut Session, ctx: &Context) {
         }
     }
     let bytes_in = session.body_bytes_read() as u64;
-    let spliced = ctx.spliced.filter(|_| session.response_written().is_some());
+    let spliced = ctx.spliced.filter(|_| respond::answered(session).is_some());
     let bytes_out = (session.body_bytes_sent() + spliced.map_or(0, |(_, body)| body)) as u64;
     let head = session.req_header();
     let field = |name| head.headers.get(name).map(http::HeaderValue::as_bytes);
@@ -91,7 +91,7 @@ fn status(session: &Session, ctx: &Context) -> u16 {
     if ctx.aborted {
         return 499;
     }
-    let written = session.response_written().map(|head| head.status);
+    let written = respond::answered(session).map(|head| head.status);
     let known = written.map(|written| ctx.spliced.map_or(written, |(status, _)| status).as_u16());
     known.or(ctx.failed).unwrap_or(0)
 }

@@ -9,9 +9,9 @@ use pingora::http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::context::Context;
-use super::cors;
 use super::settings::OwnCors;
 use super::trace::REQUEST_ID;
+use super::{choose, cors};
 
 /// What is asked of a client that comes when there is no room: health checks and queues have changed by then.
 const RETRY_AFTER_SECONDS: &str = "1";
@@ -51,6 +51,13 @@ pub async fn refuse(
         return Ok(());
     }
     session.write_response_body(Some(body), true).await
+}
+
+/// The head of the response, if one was written. An interim one (RFC 9110, 15.2) is no answer: that is still owed.
+pub fn answered(session: &Session) -> Option<&ResponseHeader> {
+    session
+        .response_written()
+        .filter(|head| !choose::is_interim(head.status))
 }
 
 /// Answers a preflight; the request is answered then.

@@ -1,6 +1,7 @@
 //! Every real failure of an upstream is answered, logged once with what is needed to find it, and never passed off as a
 //! whole response.
 
+use std::io::Write;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http::Response;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::harness::origin::{Wire, serve};
-use crate::harness::{Answer, Proxy, h2c, nowhere, one_pool};
+use crate::harness::{Answer, Origin, Proxy, answer, connect, h2c, nowhere, one_pool, read_head};
 
 /// What one failing request comes to.
 struct Expected {
@@ -125,6 +126,65 @@ async fn a_reset_before_the_head_ends_is_502() {
     })
     .await;
     fails(&origin, 502, "connection broken").await;
+}
+
+/// A client that gets this interim response, and sends the body that waits for it, if one does.
+fn after_interim(proxy: &Proxy, request: &str, interim: &str) -> Answer {
+    let mut client = connect(&proxy.http);
+    client.write_all(request.as_bytes()).expect("write");
+    let head = read_head(&mut client).expect("the interim response");
+    assert!(head.starts_with(interim), "{head}");
+    if interim.contains("100") {
+        client.write_all(b"abc").expect("write");
+    }
+    answer(&mut client)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_interim_response_is_no_answer() {
+    const GET: &str = "GET / HTTP/1.1\r\nHost: t.example\r\n\r\n";
+    const POST: &str = "POST / HTTP/1.1\r\nHost: t.example\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n";
+    for (request, interim) in [
+        (GET, "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"),
+        (POST, "HTTP/1.1 100 Continue\r\n\r\n"),
+    ] {
+        for (then, status, cause) in [
+            ("", 502, "closed before the response was complete"),
+            ("\u{1}\u{2}\u{3} nonsense\r\n\r\n", 502, "invalid response head"),
+            ("hang", 504, "no response head in time"),
+        ] {
+            let origin = serve(move |mut wire: Wire| async move {
+                let head = wire.head().await.expect("a request");
+                wire.write(interim).await.expect("the proxy reads");
+                wire.body_of(&head).await.expect("the body");
+                match then {
+                    "hang" => drop(wire.rest().await),
+                    then => wire.write(then).await.expect("the proxy reads"),
+                }
+            })
+            .await;
+            let proxy = Proxy::start(&one_pool(&origin, SHORT));
+            let answer = after_interim(&proxy, request, interim);
+            judge(proxy, &origin, &answer, &Expected { status, cause });
+        }
+    }
+}
+
+#[test]
+fn what_an_interim_response_came_of_is_not_sent_again() {
+    let early = |_: &str, stream: &mut std::net::TcpStream| {
+        stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").expect("write");
+        false
+    };
+    let (one, two) = (Origin::spawn(early), Origin::spawn(early));
+    let endpoints = format!("{}\", \"{}", one.address, two.address);
+    let proxy = Proxy::start(&one_pool(
+        &endpoints,
+        "    retries: { on: [connect, connection_closed] }",
+    ));
+    let answer = after_interim(&proxy, "GET / HTTP/1.1\r\nHost: t.example\r\n\r\n", "HTTP/1.1 103 ");
+    assert_eq!(answer.status, 502, "{answer:?}");
+    assert_eq!(one.heads().len() + two.heads().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
