@@ -70,13 +70,16 @@ pub fn check_head_bytes(head: &[u8], limits: &Limits) -> Result<(), Refusal> {
     let Sums { returns, controls } = Sums::of(head);
     let underscores = memchr::memchr(b'_', head).is_some();
     let mut start = 0;
+    let mut asked = false;
     let (mut lines, mut lengths, mut encodings) = (0, 0, 0);
     for end in memchr::memchr_iter(b'\n', head) {
         let line = head.get(start..end).unwrap_or_default();
         let Some(line) = line.strip_suffix(b"\r") else {
             return Err(bad("bare_lf"));
         };
-        if start == 0 {
+        if !asked {
+            // Empty lines may come before the request line (RFC 9112, 2.2).
+            asked = !line.is_empty();
             // Pingora drops a fragment, which no client sends (RFC 9112, 3.2).
             if memchr::memchr(b'#', line).is_some() {
                 return Err(bad("target"));
@@ -404,6 +407,11 @@ mod tests {
             ),
             ("GET / HTTP/1.1\nHost: a\r\n\r\n", Err("bare_lf")),
             ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Err("target")),
+            ("\r\nGET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Err("target")),
+            ("\r\n\r\nGET /a_b HTTP/1.1\r\nHost: a\r\n\r\n", Ok(())),
+            ("\r\nGET / HTTP/1.1\r\nX_User_Id: 1\r\n\r\n", Err("underscore_in_name")),
+            ("\r\nGET / HTTP/1.1\r\n A: b\r\n\r\n", Err("obs_fold")),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Err("bare_lf")),
             ("GET / HTTP/1.1\r\nA: b\r\n c\r\n\r\n", Err("obs_fold")),
             ("GET / HTTP/1.1\r\nA: b\rc\r\n\r\n", Err("control_byte")),
             ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n", Err("control_byte")),

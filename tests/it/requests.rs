@@ -119,6 +119,28 @@ fn doubtful_requests_are_refused_and_reach_no_origin() {
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }
 
+#[test]
+fn an_empty_line_before_a_request_changes_nothing() {
+    let origin = Origin::named("ok");
+    let proxy = Proxy::start(&one_pool(&origin.address, ""));
+    for (target, status) in [("/a_b?c_d", 200), ("/a#b", 400)] {
+        for before in ["", "\r\n", "\r\n\r\n"] {
+            let mut client = connect(&proxy.http);
+            let one = "POST /first HTTP/1.1\r\nHost: t.example\r\nContent-Length: 0\r\n\r\n";
+            write!(client, "{one}{before}GET {target} HTTP/1.1\r\nHost: t.example\r\n\r\n").expect("write");
+            assert_eq!(answer(&mut client).status, 200);
+            assert_eq!(answer(&mut client).status, status, "{before:?} {target}");
+        }
+    }
+    let heads = origin.heads();
+    let told = heads.iter().filter(|head| head.starts_with("GET "));
+    assert!(
+        told.clone().all(|head| head.starts_with("GET /a_b?c_d HTTP/1.1\r\n")),
+        "{heads:?}"
+    );
+    assert_eq!(told.count(), 3);
+}
+
 /// Over HTTP/2 the host is not a field; the upstream is told all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_upstream_is_told_the_same_of_a_client_of_http2() {
