@@ -256,7 +256,8 @@ impl ProxyHttp for Gateway {
     at_once!(upstream_response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         let status = whole::came(response, ctx);
         let fields = Fields::of(&response.headers, &[]);
-        let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade);
+        let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade)
+            .and_then(|()| headers::mend_framing(response, fields));
         if sound.is_ok() {
             if !choose::is_interim(status) {
                 choose::answered(status, ctx);

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use http::header::{CONNECTION, FORWARDED, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, FORWARDED, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -127,12 +127,55 @@ pub fn check_response(head: &ResponseHeader, fields: Fields, upgrade: bool) -> R
     Err(Error::explain(ErrorType::InvalidHTTPHeader, problem).into_up())
 }
 
+/// Has a response say once how long it is, or not at all where it may not (RFC 9110, 8.6; RFC 9112, 6.1): what Pingora reads as
+/// one length may be several to others.
+///
+/// # Errors
+/// When what it says is no length.
+pub fn mend_framing(head: &mut ResponseHeader, fields: Fields) -> Result<()> {
+    let framed = fields.has(Field::ContentLength) || fields.has(Field::TransferEncoding);
+    if framed && (head.status.is_informational() || head.status == StatusCode::NO_CONTENT) {
+        head.remove_header(&CONTENT_LENGTH);
+        head.remove_header(&TRANSFER_ENCODING);
+        return Ok(());
+    }
+    if !fields.has(Field::ContentLength) {
+        return Ok(());
+    }
+    let mut lines = head.headers.get_all(CONTENT_LENGTH).iter();
+    let is_one = lines.next().is_some_and(is_length) && lines.next().is_none();
+    if is_one {
+        return Ok(());
+    }
+    let one = one_length(head)
+        .ok_or_else(|| Error::explain(ErrorType::InvalidHTTPHeader, "a Content-Length that is no length").into_up())?;
+    head.insert_header(CONTENT_LENGTH, one)
+}
+
+fn is_length(value: &HeaderValue) -> bool {
+    !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit)
+}
+
+/// The length that every line, and every part of each, says.
+fn one_length(head: &ResponseHeader) -> Option<u64> {
+    let lines = head.headers.get_all(CONTENT_LENGTH).iter();
+    let mut said = lines.flat_map(|line| line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii));
+    let read = |part: &[u8]| {
+        let digits = str::from_utf8(part).ok()?;
+        let plain = !digits.starts_with('+');
+        plain.then(|| digits.parse::<u64>().ok())?
+    };
+    let first = read(said.next()?)?;
+    said.all(|part| read(part) == Some(first)).then_some(first)
+}
+
 /// Removes what concerns only the connection to the upstream. `rewritten` tells that Pingora writes a `Connection` of
-/// its own over the one that is there.
+/// its own over the one that is there, which it does of all but interim responses.
 pub fn strip_response(head: &mut ResponseHeader, fields: Fields, rewritten: bool) {
     if head.status == StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
+    let rewritten = rewritten && !head.status.is_informational();
     if fields.has(Field::Connection) && !(rewritten && names_nothing(head)) {
         remove_nominated(head);
     }
@@ -159,10 +202,57 @@ fn remove_nominated(head: &mut ResponseHeader) {
     for line in &nominated {
         let names = line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii);
         for name in names.filter_map(|n| HeaderName::from_bytes(n).ok()) {
-            if name != http::header::CONTENT_LENGTH && name != http::header::TRANSFER_ENCODING {
+            if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
                 head.remove_header(&name);
             }
         }
     }
     head.remove_header(&CONNECTION);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_says_once_how_long_it_is_or_is_refused() {
+        for (status, lines, expected) in [
+            (200, &["5"][..], Some(&["5"][..])),
+            (200, &["007"], Some(&["007"])),
+            (200, &["5, 5"], Some(&["5"])),
+            (200, &["5", "5"], Some(&["5"])),
+            (200, &["5,5", "05"], Some(&["5"])),
+            (200, &[], Some(&[])),
+            (304, &["5", "5"], Some(&["5"])),
+            (204, &["5"], Some(&[])),
+            (204, &["5", "6"], Some(&[])),
+            (103, &["5"], Some(&[])),
+            (101, &["5"], Some(&[])),
+            (200, &["5, 6"], None),
+            (200, &["5", "6"], None),
+            (200, &["+5"], None),
+            (200, &["5,"], None),
+            (200, &[""], None),
+            (200, &["five"], None),
+            (200, &["99999999999999999999", "99999999999999999999"], None),
+        ] {
+            let mut head = ResponseHeader::build(status, None).expect("a head");
+            for line in lines {
+                head.append_header(CONTENT_LENGTH, *line).expect("a field");
+            }
+            let fields = Fields::of(&head.headers, &[]);
+            let mended = mend_framing(&mut head, fields).ok().map(|()| {
+                let left = head.headers.get_all(CONTENT_LENGTH).iter();
+                left.map(|line| line.to_str().expect("text").to_owned())
+                    .collect::<Vec<_>>()
+            });
+            assert_eq!(
+                mended.as_deref(),
+                expected
+                    .map(|e| e.iter().map(|l| (*l).to_owned()).collect::<Vec<_>>())
+                    .as_deref(),
+                "{status} {lines:?}"
+            );
+        }
+    }
 }

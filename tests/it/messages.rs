@@ -5,7 +5,7 @@ use std::process::Command;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::origin::{Wire, ok, serve};
-use crate::harness::{Proxy, fields, one_pool};
+use crate::harness::{Proxy, fields, h2c, one_pool};
 
 const H2C: &str = "{ address: \"127.0.0.1:0\", h2c: true }";
 
@@ -58,6 +58,90 @@ async fn responses_without_a_body_keep_their_fields_and_the_connection() {
         }
     }
     assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+/// What other readers could take for another length, and what may stand with no body at all.
+const UNFRAMED: [(&str, &[&str]); 6] = [
+    ("200 OK\r\nContent-Length: 5, 5\r\n\r\nhello", &["5"]),
+    ("200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello", &["5"]),
+    ("204 No Content\r\nContent-Length: 5\r\n\r\n", &[]),
+    ("204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n", &[]),
+    ("204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", &[]),
+    (
+        "304 Not Modified\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n",
+        &["5"],
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_response_says_once_how_long_it_is_and_not_where_it_has_no_body() {
+    let origin = serve(|mut wire: Wire| async move {
+        while let Some(head) = wire.head().await {
+            let path = head.split(' ').nth(1).unwrap_or_default();
+            let nth = path.rsplit('/').next().and_then(|nth| nth.parse::<usize>().ok());
+            let text = nth.map_or("200 OK\r\nContent-Length: 2\r\n\r\nok", |nth| UNFRAMED[nth].0);
+            wire.write(format!("HTTP/1.1 {text}")).await.expect("the proxy reads");
+        }
+    })
+    .await;
+    let cors = "{ pool: only }, { match: { path: /own }, pool: only, cors: { mode: own, allow_origins: [\"https://a.example\"] } }";
+    let yaml = one_pool(&origin, "").replace("{ pool: only }", cors);
+    let proxy = Proxy::start_on("{ address: \"127.0.0.1:0\", h2c: true }", &yaml, &[]);
+    let mut wire = Wire::connect(&proxy.http).await;
+    let (client, _driver) = h2c::connect(&proxy.http).await;
+    for (nth, (text, length)) in UNFRAMED.iter().enumerate() {
+        for place in ["", "/own"] {
+            for method in ["GET", "HEAD"] {
+                let bodiless = method == "HEAD" || length.is_empty() || text.starts_with("304");
+                // An origin that sends a body with the answer to HEAD loses its connection; here it would be the test's mistake.
+                if method == "HEAD" && text.starts_with("200") {
+                    continue;
+                }
+                let target = format!("{place}/{nth}");
+                let request = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+                wire.write(request).await.expect("write");
+                let head = wire.head().await.expect("a head");
+                assert!(
+                    head.starts_with(&format!("HTTP/1.1 {}", &text[..3])),
+                    "{text:?}: {head}"
+                );
+                assert_eq!(fields(&head, "content-length"), *length, "{text:?}: {head}");
+                assert_eq!(fields(&head, "transfer-encoding"), [""; 0], "{text:?}: {head}");
+                if !bodiless {
+                    assert_eq!(&wire.exactly(5).await.expect("a body")[..], b"hello");
+                }
+                let (told, _) = h2c::get(&client, &target).await.expect("a response");
+                assert_eq!(told.status().as_str(), &text[..3]);
+                // What is left of one answer is none of the next.
+                wire.write("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("write");
+                assert_eq!(response(&mut wire).await.1, b"ok", "{text:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn an_interim_response_says_nothing_of_the_connection() {
+    let origin = serve(|mut wire: Wire| async move {
+        while wire.head().await.is_some() {
+            let interim = "HTTP/1.1 103 Early Hints\r\nConnection: close, X-Hop\r\nX-Hop: a\r\nKeep-Alive: timeout=5\r\nLink: </a>\r\n\r\n";
+            wire.write(interim).await.expect("the proxy reads");
+            let plain = "HTTP/1.1 103 Early Hints\r\nConnection: close\r\nLink: </b>\r\n\r\n";
+            wire.write(plain).await.expect("the proxy reads");
+            wire.write(ok("ok")).await.expect("the proxy reads");
+        }
+    })
+    .await;
+    let (_proxy, mut wire) = before(&origin).await;
+    for _ in 0..3 {
+        wire.write("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.expect("write");
+        for link in ["</a>", "</b>"] {
+            let head = wire.head().await.expect("an interim head").to_ascii_lowercase();
+            let link = format!("http/1.1 103 early hints\r\nlink: {link}\r\n\r\n");
+            assert_eq!(head, link);
+        }
+        assert_eq!(response(&mut wire).await.1, b"ok");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
