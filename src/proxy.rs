@@ -10,6 +10,7 @@ mod cors;
 mod edge;
 mod engine;
 mod failure;
+mod farewell;
 pub mod fields;
 mod gateway;
 pub mod guard;

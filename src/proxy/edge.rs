@@ -17,16 +17,17 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::engine::Engine;
+use super::farewell::{self, Farewells};
 use super::leave::{Leaving, unless_idle};
 use super::places::{Connections, Crowded, Entered, Places};
 use super::settings::Limits;
 use super::wire::{Socket, Wire};
 use crate::telemetry::metrics::{self, DownstreamConnection};
 
-/// A client that is turned away is given so long to read why: closing at once would take the answer with it.
-const FAREWELL: Duration = Duration::from_millis(500);
+/// A client that is turned away is given so long to read why.
+const TURNED_AWAY: Duration = Duration::from_millis(500);
 /// As many are given that at a time; the others are closed.
-const FAREWELLS_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
+const TURNED_AWAY_MAX: NonZeroUsize = NonZeroUsize::MIN.saturating_add(63);
 /// Kept, and for how long until its first head is the socket's to say.
 const NO_LIMIT_OF_PINGORAS: u64 = 0;
 const NO_ROOM: &[u8] =
@@ -39,7 +40,8 @@ pub struct Edge {
     http: Arc<Http>,
     limits: Limits,
     connections: Arc<Connections>,
-    farewells: Arc<Places>,
+    turned_away: Arc<Places>,
+    farewells: Farewells,
     leaving: Leaving,
 }
 
@@ -81,7 +83,8 @@ impl Edge {
             http,
             limits,
             connections,
-            farewells: Places::new(FAREWELLS_MAX),
+            turned_away: Places::new(TURNED_AWAY_MAX),
+            farewells: Farewells::new(),
             leaving,
         }
     }
@@ -110,21 +113,21 @@ impl Edge {
             Crowded::All => NO_ROOM,
             Crowded::Client => TOO_MANY,
         };
-        if let Some(_place) = self.farewells.take() {
-            let farewell = async {
+        if let Some(_place) = self.turned_away.take() {
+            let telling = async {
                 stream.write_all(answer).await?;
                 stream.flush().await?;
-                AsyncWriteExt::shutdown(&mut stream).await?;
-                tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+                farewell::part(&mut stream).await;
+                Ok::<(), std::io::Error>(())
             };
             // However it ends, the connection does.
-            drop(timeout(FAREWELL, farewell).await);
+            drop(timeout(TURNED_AWAY, telling).await);
         }
     }
 
     /// Serves a connection that has its place, until it is over.
     pub async fn serve(&self, stream: Stream, entered: Entered, shutdown: &ShutdownWatch) {
-        let (_entered, _open) = (entered, DownstreamConnection::open());
+        let counted = (entered, DownstreamConnection::open());
         let watched = Box::new(Socket::new(stream, self.limits));
         let wire = Arc::clone(watched.wire());
         let mut shutdown = shutdown.clone();
@@ -146,6 +149,9 @@ impl Edge {
             }
         };
         unless_idle(serving, &wire, &self.leaving).await;
+        if let Some(stream) = wire.left().take() {
+            self.farewells.bid(stream, counted);
+        }
     }
 
     /// Ends what waits for a request.

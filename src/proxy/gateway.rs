@@ -336,13 +336,16 @@ impl ProxyHttp for Gateway {
         ctx.failed = Some(failure.status());
         ctx.aborted = failure == Failure::DownstreamAbort;
         self.tell(ctx, failure, e);
-        if !ctx.aborted && respond::answered(session).is_none() {
+        let unanswered = !ctx.aborted && respond::answered(session).is_none();
+        let told = unanswered && {
             let cors = self.own_cors(ctx);
             let why = failure::reason(e);
-            let gone = respond::refuse(session, ctx, failure.status(), why, cors)
-                .await
-                .is_err();
-            ctx.aborted |= gone;
+            let told = respond::refuse(session, ctx, failure.status(), why, cors).await;
+            ctx.aborted = told.is_err();
+            told.is_ok()
+        };
+        if !told {
+            ctx.wire.iter().for_each(|wire| wire.breaks_off());
         }
         FailToProxy {
             error_code: failure.status(),

@@ -28,6 +28,7 @@ use self::flood::Flood;
 use self::framing::Body;
 use self::source::Source;
 use self::trailers::Trailers;
+use super::farewell::Left;
 use super::guard::{Refusal, too_large};
 use super::settings::Limits;
 use crate::upstream::NextHead;
@@ -75,6 +76,8 @@ enum Phase {
     Answer { bytes: usize },
     /// Another protocol, which ends with the connection.
     Tunnel,
+    /// Nothing more is said.
+    Broken,
     /// HTTP/2.
     Frames { trailers: Trailers, flood: Flood },
 }
@@ -101,6 +104,7 @@ pub struct Wire {
     spent: Notify,
     source: Source,
     next_head: NextHead,
+    left: Left,
 }
 
 impl Wire {
@@ -119,6 +123,7 @@ impl Wire {
             spent: Notify::new(),
             source: Source::default(),
             next_head: NextHead::default(),
+            left: Left::default(),
         }
     }
 
@@ -130,6 +135,11 @@ impl Wire {
     /// The head of the next response, if it is not Pingora's.
     pub fn next_head(&self) -> &NextHead {
         &self.next_head
+    }
+
+    /// The connection, once its socket is dropped, if it is not to be closed at once.
+    pub fn left(&self) -> &Left {
+        &self.left
     }
 
     /// The other end's address as text, made once a connection.
@@ -200,6 +210,23 @@ impl Wire {
         let mut state = self.state.lock();
         state.phase = Phase::Tunnel;
         state.ahead = Vec::new();
+    }
+
+    /// The client is gone, or gets no more of its response, which it must not take for a whole one.
+    pub fn breaks_off(&self) {
+        self.state.lock().phase = Phase::Broken;
+    }
+
+    /// Whether the client may be sending still, and is to read what it was answered: its request is not all here, or was not
+    /// understood, or has more behind it. HTTP/2 has a goodbye of its own.
+    fn may_send(&self) -> bool {
+        let state = self.state.lock();
+        match state.phase {
+            Phase::Head { since } => !state.h2 && (since.is_some() || !state.ahead.is_empty()),
+            Phase::Body { .. } => true,
+            Phase::Answer { .. } => !state.ahead.is_empty(),
+            Phase::Tunnel | Phase::Broken | Phase::Frames { .. } => false,
+        }
     }
 
     /// Whether no request is there, nor the first byte of one. HTTP/2 has a goodbye of its own.
@@ -279,7 +306,7 @@ impl Wire {
                     .saturating_sub(*waited);
                 Some((start.checked_add(left)?, Fault::SlowBody))
             }
-            Phase::Answer { .. } | Phase::Tunnel | Phase::Frames { .. } => None,
+            Phase::Answer { .. } | Phase::Tunnel | Phase::Broken | Phase::Frames { .. } => None,
         }
     }
 
@@ -322,7 +349,7 @@ impl State {
                 }
                 self.ahead.extend_from_slice(new);
             }
-            Phase::Tunnel => {}
+            Phase::Tunnel | Phase::Broken => {}
             Phase::Frames { trailers, flood } => return read_frames(trailers, flood, new, now),
         }
         Ok(())
@@ -395,6 +422,32 @@ mod tests {
                     "{body:?} {first}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_client_may_be_sending_until_its_request_is_here_and_nothing_behind_it() {
+        let sent = |bytes: &str, framing: Option<Framing>| {
+            let wire = wire();
+            assert_eq!(text(&wire, bytes), Ok(()));
+            if let Some(framing) = framing {
+                assert_eq!(wire.head_ends(HEAD.as_bytes(), framing), Ok(0));
+            }
+            wire
+        };
+        let behind = format!("{HEAD}GET / HTTP/1.1\r\n");
+        for (bytes, framing, may_send) in [
+            ("", None, false),
+            ("GET / HT", None, true),
+            (HEAD, None, true),
+            (HEAD, Some(Framing::None), false),
+            (HEAD, Some(Framing::Chunked), true),
+            (&behind, Some(Framing::None), true),
+        ] {
+            let wire = sent(bytes, framing);
+            assert_eq!(wire.may_send(), may_send, "{bytes:?} {framing:?}");
+            wire.breaks_off();
+            assert!(!wire.may_send(), "{bytes:?} {framing:?}");
         }
     }
 

@@ -32,6 +32,7 @@ mod early_answers;
 mod embedded;
 mod endurance;
 mod failures;
+mod farewells;
 mod faults;
 mod files;
 mod handover;

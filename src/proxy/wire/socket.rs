@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::io;
-use std::mem::MaybeUninit;
+use std::io::{self, Cursor};
+use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -280,9 +280,14 @@ impl AsyncWrite for Socket {
 }
 
 impl Drop for Socket {
-    /// A response that ends early is dropped with what came of it: as far as the client takes that now, it is sent.
+    /// A response that ends early is dropped with what came of it: as far as the client takes that now, it is sent. A client that
+    /// takes it, and may be sending itself, has time to read it.
     fn drop(&mut self) {
-        drop(self.poll_send(&mut Context::from_waker(Waker::noop())));
+        let sent = self.poll_send(&mut Context::from_waker(Waker::noop()));
+        if matches!(sent, Poll::Ready(Ok(()))) && self.wire.may_send() {
+            let nothing = Box::new(Cursor::new(Vec::new()));
+            self.wire.left().leave(mem::replace(&mut self.inner, nothing));
+        }
     }
 }
 
@@ -305,7 +310,9 @@ impl Shutdown for Socket {
     async fn shutdown(&mut self) {
         // Whether or not the client still takes it, the connection ends.
         drop(poll_fn(|cx| self.poll_send(cx)).await);
-        self.inner.shutdown().await;
+        if !self.wire.may_send() {
+            self.inner.shutdown().await;
+        }
     }
 }
 
