@@ -78,6 +78,8 @@ pub struct Context {
     pub spliced: Option<(StatusCode, usize)>,
     /// Whether an interim response (1xx) was passed on.
     pub interim: bool,
+    /// Whether all of the response was passed on, as far as it is written in order.
+    pub answered: bool,
     /// The status decided by [`failure`](super::failure), where one was.
     pub failed: Option<u16>,
     pub aborted: bool,
@@ -127,6 +129,7 @@ impl Context {
             whole: None,
             spliced: None,
             interim: false,
+            answered: false,
             failed: None,
             aborted: false,
             place: None,

@@ -12,6 +12,8 @@ use crate::upstream::CONNECT_TIMEOUT;
 pub enum Failure {
     /// The client went away: nothing is written, nothing is logged but the access line.
     DownstreamAbort,
+    /// The client went away with all of its answer, and kept the rest of its request: nothing failed.
+    Left,
     /// The request is refused for what it is.
     Refused(u16),
     /// Something failed that should not have: logged once.
@@ -24,10 +26,10 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The status for the access log.
+    /// The status for the access log, if none was sent.
     pub const fn status(self) -> u16 {
         match self {
-            Self::DownstreamAbort => 499,
+            Self::DownstreamAbort | Self::Left => 499,
             Self::Refused(status) | Self::Failed { status, .. } => status,
         }
     }
@@ -70,6 +72,7 @@ fn downstream(error: &Error, ctx: &Context) -> Failure {
         None => {}
     }
     match error.etype() {
+        ErrorType::ConnectionClosed | ErrorType::ReadError if ctx.answered => Failure::Left,
         ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error => {
             Failure::DownstreamAbort
         }

@@ -259,6 +259,7 @@ impl ProxyHttp for Gateway {
         let sound = headers::check_response(response, fields, ctx.kind == PeerUse::Upgrade)
             .and_then(|()| headers::mend_framing(response, fields));
         if sound.is_ok() {
+            ctx.answered = whole::is_all(session.req_header(), status, response, ctx);
             if !choose::is_interim(status) {
                 choose::answered(status, ctx);
                 rest::bound_if_over(session, response, ctx, gateway.limits());
@@ -291,6 +292,7 @@ impl ProxyHttp for Gateway {
     ) -> Result<Option<Duration>> {
         ctx.took();
         if end_of_stream {
+            ctx.answered = true;
             rest::bound(session, ctx, self.limits());
         }
         Ok(None)
@@ -302,6 +304,7 @@ impl ProxyHttp for Gateway {
         _trailers: &mut HeaderMap,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Bytes>> {
+        ctx.answered = true;
         rest::bound(session, ctx, self.limits());
         Ok(None)
     }
@@ -344,7 +347,7 @@ impl ProxyHttp for Gateway {
             ctx.aborted = told.is_err();
             told.is_ok()
         };
-        if !told {
+        if !told && !ctx.answered {
             ctx.wire.iter().for_each(|wire| wire.breaks_off());
         }
         FailToProxy {

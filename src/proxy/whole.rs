@@ -4,6 +4,7 @@
 use std::mem;
 
 use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
 use http::{Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -38,6 +39,14 @@ pub fn came(response: &mut ResponseHeader, ctx: &mut Context) -> StatusCode {
         let _valid = response.set_status(whole.status);
     }
     whole.status
+}
+
+/// Whether all of a response is there with its head.
+pub fn is_all(asked: &RequestHeader, status: StatusCode, response: &ResponseHeader, ctx: &Context) -> bool {
+    let bodiless =
+        || asked.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let empty = || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
+    !status.is_informational() && (ctx.whole.is_some() || bodiless() || empty())
 }
 
 /// What Pingora writes next, the head of a response without a body, becomes this response.

@@ -278,3 +278,65 @@ async fn leaving_a_connection_with_tls_is_quiet() {
     }
     stage.judge(CLIENTS).await;
 }
+
+/// Whole answers to an upload that is under way, in pieces as they are written.
+const EARLY: [&[&str]; 6] = [
+    &["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\nno"],
+    &["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 2\r\n\r\n", "no"],
+    &["HTTP/1.1 413 Payload Too Large\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n"],
+    &[
+        "HTTP/1.1 413 Payload Too Large\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nn\r\n",
+        "1\r\no\r\n0\r\n\r\n",
+    ],
+    &["HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\n\r\n"],
+    &["HTTP/1.1 204 No Content\r\n\r\n"],
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn leaving_with_all_of_an_answer_is_no_abort() {
+    let origin = serve(|mut wire: Wire| async move {
+        let head = wire.head().await.expect("a request");
+        let nth = head.split(['/', ' ']).nth(2).and_then(|nth| nth.parse::<usize>().ok());
+        for piece in EARLY[nth.expect("a number")] {
+            wire.write(piece).await.expect("the proxy reads");
+            tokio::task::yield_now().await;
+        }
+        drop(wire.rest().await);
+    })
+    .await;
+    let proxy = Proxy::start_on("{ address: \"127.0.0.1:0\", h2c: true }", &one_pool(&origin, ""), &[]);
+    for (nth, pieces) in EARLY.iter().enumerate() {
+        for reset in [false, true] {
+            let mut wire = Wire::connect(&proxy.http).await;
+            let request = format!("POST /{nth} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf");
+            wire.write(request).await.expect("write");
+            let head = wire.head().await.expect("a head");
+            if !head.starts_with("HTTP/1.1 204 ") {
+                wire.body(&head).await.expect("a body");
+            }
+            if reset {
+                wire.socket().set_zero_linger().expect("linger");
+            }
+            drop(wire);
+            judge_early(&proxy, pieces, reset);
+        }
+        let (client, _driver) = h2c::connect(&proxy.http).await;
+        let (response, mut body) = h2c::send(&client, h2c::request("POST", &format!("/{nth}")), false).await;
+        h2c::collect(response.await.expect("a head")).await.expect("a body");
+        body.send_reset(h2::Reason::CANCEL);
+        judge_early(&proxy, pieces, true);
+    }
+    assert_eq!(proxy.metric("switchyard_downstream_aborts_total", &[]), 0.0);
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+fn judge_early(proxy: &Proxy, pieces: &[&str], reset: bool) {
+    let line = proxy.access_line();
+    let status: u64 = pieces[0]
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .expect("a status");
+    assert_eq!(line["status"], status, "{pieces:?} {reset}: {line}");
+    assert!(line["abort"].is_null(), "{pieces:?} {reset}: {line}");
+}
