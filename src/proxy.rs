@@ -26,6 +26,7 @@ mod rest;
 mod routes;
 mod stamp;
 mod trace;
+mod unread;
 mod verify;
 mod whole;
 pub mod wire;

@@ -35,6 +35,8 @@ pub fn keep(session: &mut Session, limits: &Limits) {
 
 /// Learns who the peer is, and removes what it may not send before anything reads it.
 pub fn introduce(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<()> {
+    ctx.wire = Wire::of(session.as_ref()).cloned();
+    ctx.wire.iter().for_each(|wire| wire.unasked().ends());
     ctx.peer = session.client_addr().and_then(|a| a.as_inet()).copied();
     let address = ctx.peer.map(|p| p.ip().to_canonical());
     ctx.trusted = address.is_some_and(|ip| gateway.identity().trusts(ip));
@@ -82,7 +84,6 @@ fn check(gateway: &Gateway, session: &mut Session, ctx: &mut Context) -> Result<
     let empty = session.as_mut().is_body_empty();
     let bytes = session.as_ref().as_http1().map(|h1| h1.get_headers_raw_bytes());
     let head = session.req_header();
-    ctx.wire = Wire::of(session.as_ref()).cloned();
     let framing = wire::Framing::of(head, ctx.fields, empty);
     let raw = match &bytes {
         Some(bytes) => guard::check_head_bytes(bytes, limits).and_then(|()| {

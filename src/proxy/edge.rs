@@ -149,7 +149,9 @@ impl Edge {
             }
         };
         unless_idle(serving, &wire, &self.leaving).await;
-        if let Some(stream) = wire.left().take() {
+        let left = wire.left().take();
+        self.http.engine.ledger().close(&wire, left.as_ref());
+        if let Some(stream) = left {
             self.farewells.bid(stream, counted);
         }
     }
@@ -254,7 +256,7 @@ impl HttpServerApp for Http {
             // Off by default, and then a request that is sent while another is in flight fails both.
             session.set_pipelining_enabled(true);
         }
-        self.engine.process_new_http(session, shutdown)
+        self.engine.proxy().process_new_http(session, shutdown)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
@@ -270,6 +272,6 @@ impl HttpServerApp for Http {
         'life0: 'async_trait,
         Self: 'async_trait,
     {
-        self.engine.http_cleanup()
+        self.engine.proxy().http_cleanup()
     }
 }

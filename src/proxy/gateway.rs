@@ -22,6 +22,7 @@ use super::phase::{self, Phase, at_once};
 use super::places::Places;
 use super::routes::Routes;
 use super::settings::{Cors, Limits, OwnCors};
+use super::unread::Ledger;
 use super::verify::Verifier;
 use super::{admit, choose, cors, headers, record, respond, rest, stamp, whole};
 use crate::control::Live;
@@ -78,6 +79,11 @@ impl Gateway {
 
     pub(super) fn access_log(&self) -> &AccessLog {
         &self.parts.access_log
+    }
+
+    /// Where requests are written down that do not get here.
+    pub(super) fn ledger(&self) -> Ledger {
+        Ledger::new(Arc::clone(&self.parts.access_log), Arc::clone(&self.parts.live))
     }
 
     pub(super) fn identity(&self) -> &identity::Reader {

@@ -48,6 +48,12 @@ const TARGET_TOO_LONG: Refusal = Refusal {
     cause: "target_too_long",
 };
 
+/// A head has more fields than it may have.
+pub const TOO_MANY_FIELDS: Refusal = Refusal {
+    status: 431,
+    cause: "too_many_headers",
+};
+
 /// Why a head of HTTP/1 that is too large, and may not have ended, is refused: for its target if that alone is too long.
 pub fn too_large(head: &[u8], limits: &Limits) -> Refusal {
     let mut lines = head.split(|byte| *byte == b'\n');
@@ -148,10 +154,7 @@ pub fn check_head(
 ) -> Result<(), Refusal> {
     let headers = &request.headers;
     if headers.len() > limits.headers_max {
-        return Err(Refusal {
-            status: 431,
-            cause: "too_many_headers",
-        });
+        return Err(TOO_MANY_FIELDS);
     }
     if request.method == Method::TRACE {
         // It shows a page what the proxy adds, and may not have a body that some parsers read all the same.

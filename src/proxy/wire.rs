@@ -4,8 +4,10 @@
 //! next here. Of HTTP/2 the start of a connection is bounded, trailers are looked at, and frames for nobody are counted.
 
 mod chunks;
+mod fault;
 mod flood;
 mod framing;
+mod head;
 mod socket;
 mod source;
 mod trailers;
@@ -15,22 +17,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use memchr::memmem;
 use parking_lot::Mutex;
 use pingora::protocols::http::ServerSession;
 use tokio::sync::Notify;
 
+pub use fault::Fault;
 pub use framing::Framing;
 pub use socket::Socket;
 
 use self::chunks::Broken;
 use self::flood::Flood;
 use self::framing::Body;
+use self::head::{has_head, has_too_many_fields};
 use self::source::Source;
 use self::trailers::Trailers;
 use super::farewell::Left;
-use super::guard::{Refusal, too_large};
+use super::guard::{TOO_MANY_FIELDS, too_large};
 use super::settings::Limits;
+use super::unread::{Unasked, Unread};
 use crate::upstream::NextHead;
 
 /// The client preface and an empty SETTINGS frame (RFC 9113, 3.4).
@@ -38,28 +42,6 @@ const H2_START_BYTES: usize = H2_PREFACE_BYTES + 9;
 const H2_PREFACE_BYTES: usize = 24;
 /// What an idle connection keeps for its next head, in bytes: most heads are smaller.
 const ROOM_KEPT: usize = 1024;
-const HEAD_END: &[u8] = b"\r\n\r\n";
-
-/// Why reading from a connection was ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// The head did not come in time.
-    SlowHead,
-    /// The head is too large.
-    LargeHead(Refusal),
-    /// The body comes too slowly.
-    SlowBody,
-    /// The chunks of the body are not framed as they should be.
-    Chunks,
-    /// HTTP/2 trailers have pseudo fields.
-    Trailers,
-    /// Too much comes behind a message that is not answered yet.
-    Ahead,
-    /// An HTTP/2 client takes most of its requests back.
-    Resets,
-    /// An HTTP/2 client sends what is for nobody, or does not go when it is told to.
-    Flood,
-}
 
 #[derive(Debug)]
 enum Phase {
@@ -105,6 +87,7 @@ pub struct Wire {
     source: Source,
     next_head: NextHead,
     left: Left,
+    unasked: Unasked,
 }
 
 impl Wire {
@@ -124,6 +107,7 @@ impl Wire {
             source: Source::default(),
             next_head: NextHead::default(),
             left: Left::default(),
+            unasked: Unasked::new(h2),
         }
     }
 
@@ -142,6 +126,26 @@ impl Wire {
         &self.left
     }
 
+    /// What is answered before the gateway has a request.
+    pub fn unasked(&self) -> &Unasked {
+        &self.unasked
+    }
+
+    /// The request that was answered so, if one was.
+    pub fn unread(&self) -> Option<Unread> {
+        let status = self.unasked.answered()?;
+        let mut state = self.state.lock();
+        let Phase::Head { since } = state.phase else {
+            return None;
+        };
+        Some(Unread {
+            status,
+            head: std::mem::take(&mut state.ahead),
+            duration: since.map_or(Duration::ZERO, |since| since.elapsed()),
+            counted: state.fault.is_some(),
+        })
+    }
+
     /// The other end's address as text, made once a connection.
     pub fn client(&self, make: impl FnOnce() -> HeaderValue) -> HeaderValue {
         self.client.get_or_init(make).clone()
@@ -157,6 +161,7 @@ impl Wire {
     /// and none is taken.
     pub fn head_begins(&self) {
         self.next_head.set(None);
+        self.unasked.waits();
         let mut state = self.state.lock();
         if matches!(state.phase, Phase::Answer { .. }) {
             state.phase = Phase::Head { since: None };
@@ -264,6 +269,7 @@ impl Wire {
 
     /// HTTP/2 is spoken here.
     fn is_h2(&self) {
+        self.unasked.ends();
         self.state.lock().h2 = true;
     }
 
@@ -325,6 +331,9 @@ impl State {
                 if self.ahead.len() > most && !has_head(&self.ahead) {
                     return Err(Fault::LargeHead(too_large(&self.ahead, limits)));
                 }
+                if has_too_many_fields(&self.ahead) {
+                    return Err(Fault::LargeHead(TOO_MANY_FIELDS));
+                }
             }
             Phase::Body {
                 body,
@@ -380,15 +389,10 @@ fn read_frames(
     trailers.read(new, |kind, bytes, opens| flood.frame(kind, bytes, opens, || *now))
 }
 
-/// Whether there is the end of a head. Empty lines before it are not its end (RFC 9112, 2.2).
-fn has_head(bytes: &[u8]) -> bool {
-    let start = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n'));
-    start.is_some_and(|start| memmem::find(&bytes[start..], HEAD_END).is_some())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::guard::Refusal;
 
     fn wire() -> Wire {
         Wire::new(Limits::default(), false)

@@ -141,6 +141,76 @@ fn an_empty_line_before_a_request_changes_nothing() {
     assert_eq!(told.count(), 3);
 }
 
+#[test]
+fn what_is_no_request_has_its_line_and_is_counted_like_any_other() {
+    let origin = Origin::named("ok");
+    let proxy = Proxy::start(&one_pool(&origin.address, ""));
+    let host = "Host: a.example\r\n";
+    let many = |fields: usize| format!("GET /many HTTP/1.1\r\n{host}{}\r\n", "X: y\r\n".repeat(fields));
+    for (request, status, cause, said) in [
+        (
+            format!("CONNECT a.example:443 HTTP/1.1\r\n{host}\r\n"),
+            405,
+            "connect",
+            ["CONNECT", "a.example:443"],
+        ),
+        (
+            format!("GET /a HTTP/1.1\r\n{host}{host}\r\n"),
+            400,
+            "malformed",
+            ["GET", "/a"],
+        ),
+        (
+            format!("GET /b HTTP/1.1\r\n{host}X Y: z\r\n\r\n"),
+            400,
+            "malformed",
+            ["GET", "/b"],
+        ),
+        (
+            format!("GET /c HTTP/1.2\r\n{host}\r\n"),
+            400,
+            "malformed",
+            ["GET", "/c"],
+        ),
+        (
+            format!("POST /d?<e> HTTP/1.1\r\n{host}\r\nbody"),
+            400,
+            "malformed",
+            ["POST", "/d?<e>"],
+        ),
+        (
+            format!("GET http://b.example/f HTTP/1.1\r\n{host}\r\n"),
+            400,
+            "malformed",
+            ["GET", "http://b.example/f"],
+        ),
+        (many(200), 431, "too_many_headers", ["GET", "/many"]),
+        (many(300), 431, "too_many_headers", ["GET", "/many"]),
+    ] {
+        for before in ["", "GET /first HTTP/1.1\r\nHost: t.example\r\n\r\n"] {
+            let refused = || proxy.metric("switchyard_refused_total", &[&format!("cause=\"{cause}\"")]);
+            let counted = refused();
+            let mut client = connect(&proxy.http);
+            write!(client, "{before}{request}").expect("write");
+            if !before.is_empty() {
+                assert_eq!(answer(&mut client).status, 200);
+                assert_eq!(proxy.access_line()["path"], "/first");
+            }
+            assert_eq!(answer(&mut client).status, status, "{request}");
+            let line = proxy.access_line();
+            assert_eq!(line["status"], status, "{request}: {line}");
+            assert_eq!([&line["method"], &line["path"]], said, "{request}: {line}");
+            assert_eq!(line["host"], "a.example", "{request}: {line}");
+            let peer = client.local_addr().expect("an address").to_string();
+            assert_eq!(line["client"], peer, "{request}: {line}");
+            assert_eq!(refused(), counted + 1.0, "{request}");
+        }
+    }
+    assert_eq!(proxy.get("/last", "").status, 200);
+    assert_eq!(proxy.access_line()["path"], "/last", "one line each");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
 /// Over HTTP/2 the host is not a field; the upstream is told all the same.
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn an_upstream_is_told_the_same_of_a_client_of_http2() {

@@ -88,6 +88,7 @@ impl Socket {
         };
         metrics::refused(cause);
         if let Some(answer) = answer {
+            self.wire.unasked().writes(answer);
             // A client that does not take it now has its connection closed without.
             self.held.push(answer);
             let _sent = Pin::new(&mut *self).poll_flush(cx);
@@ -144,7 +145,15 @@ impl Socket {
     /// Waits until something of the next message is there, at most as long as a connection may be idle. Whether it is;
     /// not when the client is gone. All that an idle connection holds is what this needs.
     pub async fn begins(&mut self) -> bool {
-        if !self.peeked.is_empty() || self.wire.is_ahead() {
+        if self.wire.is_ahead() {
+            // Pingora has it, and may read no more before it judges it.
+            let judged = self.wire.read(&[], clock::now);
+            if let Err(fault) = judged {
+                drop(poll_fn(|cx| Poll::Ready(self.end(fault, cx))).await);
+            }
+            return judged.is_ok();
+        }
+        if !self.peeked.is_empty() {
             return true;
         }
         let since = clock::now();
@@ -246,6 +255,7 @@ impl AsyncWrite for Socket {
             this.held.push_spliced(buf, splice);
             return Poll::Ready(Ok(buf.len()));
         }
+        this.wire.unasked().writes(buf);
         let written = this.held.poll_write(&mut this.inner, cx, buf);
         this.noted(written)
     }
