@@ -108,7 +108,9 @@ fn route(gateway: &Gateway, session: &Session, ctx: &mut Context) {
     ctx.host = request::host(head);
     let written = ctx.host.as_ref().and_then(|host| host.to_str().ok());
     let name = request::host_name(written.unwrap_or_default());
-    ctx.route = gateway.routes().find(&name, head.uri.path());
+    // What is asked of a server as a whole is for whoever has all its paths (RFC 9112, 3.2.4).
+    let path = Some(head.uri.path()).filter(|path| *path != "*").unwrap_or("/");
+    ctx.route = gateway.routes().find(&name, path);
 }
 
 /// Reads who asks.

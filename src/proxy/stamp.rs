@@ -10,7 +10,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, COOKIE, Entry, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use memchr::memmem;
 use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -169,6 +170,27 @@ pub fn stamp(head: &mut RequestHeader, ctx: &Context, stamp: &Stamp<'_>) -> Resu
         if stamp.close {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
+    })?;
+    match origin_form(&head.method, head.raw_path()) {
+        Some(target) => head.set_raw_path(&target),
+        None => Ok(()),
+    }
+}
+
+/// The target as an origin is sent it, if this is one that only a proxy is: with the host before the path, which is in `Host`, too
+/// (RFC 9112, 3.2.1 and 3.2.4).
+fn origin_form(method: &Method, target: &[u8]) -> Option<Vec<u8>> {
+    if target.starts_with(b"/") {
+        return None;
+    }
+    let scheme = memmem::find(target, b"://")?;
+    let rest = &target[scheme + 3..];
+    let path = rest.iter().position(|b| matches!(b, b'/' | b'?'));
+    Some(match path.map(|at| &rest[at..]) {
+        Some(path) if path.starts_with(b"/") => path.to_vec(),
+        Some(query) => [b"/", query].concat(),
+        None if *method == Method::OPTIONS => b"*".to_vec(),
+        None => b"/".to_vec(),
     })
 }
 
@@ -275,6 +297,28 @@ fn join_cookies(headers: &mut HeaderMap) {
     if lines.len() > 1 {
         if let Ok(one) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
             headers.insert(COOKIE, one);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_is_sent_a_path() {
+        for (method, target, sent) in [
+            (Method::GET, "/a?b=http://c/d", None),
+            (Method::OPTIONS, "*", None),
+            (Method::GET, "http://a.example:80/b/c?d", Some("/b/c?d")),
+            (Method::GET, "HTTP://a.example//b", Some("//b")),
+            (Method::GET, "http://a.example?b=/c", Some("/?b=/c")),
+            (Method::GET, "http://a.example", Some("/")),
+            (Method::OPTIONS, "http://a.example", Some("*")),
+            (Method::OPTIONS, "http://a.example/", Some("/")),
+        ] {
+            let found = origin_form(&method, target.as_bytes());
+            assert_eq!(found.as_deref(), sent.map(str::as_bytes), "{method} {target}");
         }
     }
 }

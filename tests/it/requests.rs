@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use crate::harness::{Origin, Proxy, answer, connect, fields, h2c, one_pool, read_head, respond};
+use crate::harness::{Origin, Proxy, answer, connect, exchange, fields, h2c, one_pool, read_head, respond};
 
 fn gray(stable: &Origin, canary: &Origin, identity: &str) -> String {
     format!(
@@ -208,6 +208,31 @@ fn what_is_no_request_has_its_line_and_is_counted_like_any_other() {
     }
     assert_eq!(proxy.get("/last", "").status, 200);
     assert_eq!(proxy.access_line()["path"], "/last", "one line each");
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
+#[test]
+fn an_origin_is_sent_the_path_of_a_target_that_names_a_host() {
+    let origin = Origin::named("ok");
+    let proxy = Proxy::start(&one_pool(&origin.address, ""));
+    for (method, target, sent) in [
+        ("GET", "http://t.example/a?b", "/a?b"),
+        ("POST", "http://t.example?b", "/?b"),
+        ("GET", "http://t.example", "/"),
+        ("OPTIONS", "http://t.example", "*"),
+        ("OPTIONS", "*", "*"),
+    ] {
+        let head = format!("{method} {target} HTTP/1.1\r\nHost: t.example\r\nConnection: close\r\n\r\n");
+        assert_eq!(exchange(&proxy.http, &head).status, 200, "{method} {target}");
+        let heads = origin.heads();
+        let told = heads.last().expect("a head");
+        assert!(
+            told.starts_with(&format!("{method} {sent} HTTP/1.1\r\n")),
+            "{method} {target}: {told}"
+        );
+        assert_eq!(fields(told, "host"), ["t.example"], "{method} {target}");
+        assert_eq!(proxy.access_line()["path"], target);
+    }
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }
 
