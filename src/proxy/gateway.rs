@@ -275,6 +275,17 @@ impl ProxyHttp for Gateway {
         phase::go_on(sound)
     });
 
+    fn upstream_response_trailer_filter(
+        &self,
+        _: &mut Session,
+        _: &mut HeaderMap,
+        ctx: &mut Box<Context>,
+    ) -> Result<()> {
+        // They end a response.
+        ctx.answered = true;
+        Ok(())
+    }
+
     at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         ctx.took();
         match (gateway.answer(session, response, ctx), ctx.whole.take()) {
@@ -345,17 +356,8 @@ impl ProxyHttp for Gateway {
         ctx.failed = Some(failure.status());
         ctx.aborted = failure == Failure::DownstreamAbort;
         self.tell(ctx, failure, e);
-        let unanswered = !ctx.aborted && respond::answered(session).is_none();
-        let told = unanswered && {
-            let cors = self.own_cors(ctx);
-            let why = failure::reason(e);
-            let told = respond::refuse(session, ctx, failure.status(), why, cors).await;
-            ctx.aborted = told.is_err();
-            told.is_ok()
-        };
-        if !told && !ctx.answered {
-            ctx.wire.iter().for_each(|wire| wire.breaks_off());
-        }
+        let cors = self.own_cors(ctx);
+        respond::to_failure(session, ctx, failure.status(), failure::reason(e), cors).await;
         FailToProxy {
             error_code: failure.status(),
             can_reuse_downstream: false,

@@ -16,9 +16,27 @@ use super::{choose, cors};
 /// What is asked of a client that comes when there is no room: health checks and queues have changed by then.
 const RETRY_AFTER_SECONDS: &str = "1";
 
+/// Answers a request that failed, if the client is there and has no answer. One that has a part of another gets no more.
+pub async fn to_failure(
+    session: &mut Session,
+    ctx: &mut Context,
+    status: u16,
+    why: Option<&str>,
+    cors: Option<&OwnCors>,
+) {
+    let mut whole = ctx.answered;
+    if !ctx.aborted && answered(session).is_none() {
+        whole = refuse(session, ctx, status, why, cors).await.is_ok();
+        ctx.aborted = !whole;
+    }
+    if !whole {
+        ctx.wire.iter().for_each(|wire| wire.breaks_off());
+    }
+}
+
 /// Writes a short answer, with the reason where it is the client's to know, and has the connection closed after it: what
 /// is left of the request may be unread or not understood.
-pub async fn refuse(
+async fn refuse(
     session: &mut Session,
     ctx: &Context,
     status: u16,

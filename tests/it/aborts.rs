@@ -330,6 +330,42 @@ async fn leaving_with_all_of_an_answer_is_no_abort() {
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn leaving_with_all_of_an_answer_of_http_2_is_no_abort() {
+    let origin = h2c::origin(|request, mut answer| async move {
+        let head = http::Response::builder().status(413).body(()).expect("a head");
+        let mut body = answer.send_response(head, false).expect("head");
+        if request.uri().path() == "/trailers" {
+            body.send_data(Bytes::from_static(b"no"), false).expect("data");
+            body.send_trailers(http::HeaderMap::new()).expect("trailers");
+        } else {
+            body.send_data(Bytes::from_static(b"no"), true).expect("data");
+        }
+        // The rest of the request may come.
+        let mut rest = request.into_body();
+        while let Some(Ok(_)) = rest.data().await {}
+    })
+    .await;
+    let only = one_pool(&origin, "    connections: { http2: always }");
+    let proxy = Proxy::start_on("{ address: \"127.0.0.1:0\", h2c: true }", &only, &[]);
+    for path in ["/", "/trailers"] {
+        let mut wire = Wire::connect(&proxy.http).await;
+        let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf");
+        wire.write(request).await.expect("write");
+        let head = wire.head().await.expect("a head");
+        wire.body(&head).await.expect("a body");
+        drop(wire);
+        judge_early(&proxy, EARLY[0], false);
+        let (client, _driver) = h2c::connect(&proxy.http).await;
+        let (response, mut body) = h2c::send(&client, h2c::request("POST", path), false).await;
+        h2c::collect(response.await.expect("a head")).await.expect("a body");
+        body.send_reset(h2::Reason::CANCEL);
+        judge_early(&proxy, EARLY[0], true);
+    }
+    assert_eq!(proxy.metric("switchyard_downstream_aborts_total", &[]), 0.0);
+    assert_eq!(proxy.alarms(), Vec::<String>::new());
+}
+
 fn judge_early(proxy: &Proxy, pieces: &[&str], reset: bool) {
     let line = proxy.access_line();
     let status: u64 = pieces[0]
