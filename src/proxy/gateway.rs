@@ -275,17 +275,6 @@ impl ProxyHttp for Gateway {
         phase::go_on(sound)
     });
 
-    fn upstream_response_trailer_filter(
-        &self,
-        _: &mut Session,
-        _: &mut HeaderMap,
-        ctx: &mut Box<Context>,
-    ) -> Result<()> {
-        // They end a response.
-        ctx.answered = true;
-        Ok(())
-    }
-
     at_once!(response_filter(gateway, session, ctx; response: &mut ResponseHeader) -> Result<()>: {
         ctx.took();
         match (gateway.answer(session, response, ctx), ctx.whole.take()) {
