@@ -116,26 +116,12 @@ pub(super) fn facts(change: Change, now: &Snapshot, around: &Surroundings) -> Re
 fn not_stuck(change: &Change, now: &Snapshot) -> Result<(), ChangeError> {
     let among = |rollout: &RolloutName| now.stuck().get_key_value(rollout);
     let (found, segment) = match change {
-        Change::Apply { rollouts } => (rollouts.iter().find_map(|(rollout, _)| among(rollout)), None),
-        Change::Patch { rollout, .. }
-        | Change::Delete { rollout }
-        | Change::Split { rollout, .. }
-        | Change::Kill { rollout }
-        | Change::Resume { rollout }
-        | Change::Freeze { rollout }
-        | Change::Unfreeze { rollout }
-        | Change::SetUser { rollout, .. }
-        | Change::UnsetUser { rollout, .. }
-        | Change::ImportUsers { rollout, .. } => (among(rollout), None),
         // Its targets are not known here.
         Change::DeleteSegment { segment } => (now.stuck().first_key_value(), Some(segment.clone())),
-        // Those that say nothing of a spec, and what the store forms of what it has.
-        Change::Expire { .. }
-        | Change::PutSegment { .. }
-        | Change::PutRoster { .. }
-        | Change::EditSegment { .. }
-        | Change::Unschedule { .. }
-        | Change::Undo { .. } => (None, None),
+        Change::Apply { rollouts } => (rollouts.iter().find_map(|(rollout, _)| among(rollout)), None),
+        // The store knows what becomes of that.
+        Change::Expire { .. } => (None, None),
+        other => (subject(other).as_ref().and_then(among), None),
     };
     match found {
         None => Ok(()),

@@ -268,15 +268,24 @@ fn written(folder: &Folder, site: &Site) -> PathBuf {
     file
 }
 
-#[test]
-fn a_start_without_the_file_of_a_segment_says_which_and_a_running_program_serves_on() {
-    let folder = Folder::new("damaged-segment");
-    let site = Site::new(&folder.store());
+/// A program with a segment that a target names; and the file of its users.
+fn with_a_list(folder: &Folder, site: &Site) -> (Proxy, PathBuf) {
     let proxy = site.start();
     assert_eq!(put(&proxy, "", "", list(0).as_bytes()).status, 200);
     target(&proxy);
     let digest = get(&proxy, ONE)["roster"]["digest"].as_str().expect("text").to_owned();
-    let file = folder.path().join(format!("rollouts.db.segments/{digest}.roster"));
+    (
+        proxy,
+        folder.path().join(format!("rollouts.db.segments/{digest}.roster")),
+    )
+}
+
+#[test]
+fn a_start_without_the_file_of_a_segment_says_which_and_a_running_program_serves_on() {
+    let folder = Folder::new("damaged-segment");
+    let site = Site::new(&folder.store());
+    let (proxy, file) = with_a_list(&folder, &site);
+    let digest = get(&proxy, ONE)["roster"]["digest"].as_str().expect("text").to_owned();
     let aside = folder.path().join("aside");
     std::fs::rename(&file, &aside).expect("moved");
     made(&proxy, "POST", &format!("{ONE}/add"), JSON, r#"{"users":["late"]}"#);
@@ -305,14 +314,11 @@ fn a_start_without_the_file_of_a_segment_says_which_and_a_running_program_serves
 fn a_start_without_lost_users_serves_those_who_came_since_until_the_list_is_imported_again() {
     let folder = Folder::new("lost-segment");
     let site = Site::new(&folder.store());
-    let proxy = site.start();
-    assert_eq!(put(&proxy, "", "", list(0).as_bytes()).status, 200);
-    target(&proxy);
+    let (proxy, file) = with_a_list(&folder, &site);
     made(&proxy, "POST", &format!("{ONE}/add"), JSON, r#"{"users":["late"]}"#);
-    let digest = get(&proxy, ONE)["roster"]["digest"].as_str().expect("text").to_owned();
     proxy.signal("TERM");
     assert_eq!(proxy.end().0, Some(0));
-    std::fs::remove_file(folder.path().join(format!("rollouts.db.segments/{digest}.roster"))).expect("lost");
+    std::fs::remove_file(file).expect("lost");
     let proxy = Proxy::launch(&written(&folder, &site), &["--without-lost-users"], &[]);
     proxy.wait_ready();
     assert_eq!(
@@ -360,13 +366,10 @@ fn a_start_without_lost_users_serves_those_who_came_since_until_the_list_is_impo
 fn a_segment_that_lost_its_users_is_mended_by_an_empty_list_too() {
     let folder = Folder::new("emptied-segment");
     let site = Site::new(&folder.store());
-    let proxy = site.start();
-    assert_eq!(put(&proxy, "", "", list(0).as_bytes()).status, 200);
-    target(&proxy);
-    let digest = get(&proxy, ONE)["roster"]["digest"].as_str().expect("text").to_owned();
+    let (proxy, file) = with_a_list(&folder, &site);
     proxy.signal("TERM");
     assert_eq!(proxy.end().0, Some(0));
-    std::fs::remove_file(folder.path().join(format!("rollouts.db.segments/{digest}.roster"))).expect("lost");
+    std::fs::remove_file(file).expect("lost");
     let proxy = Proxy::launch(&written(&folder, &site), &["--without-lost-users"], &[]);
     proxy.wait_ready();
     assert_eq!(get(&proxy, ONE)["users"], 0);
