@@ -42,6 +42,9 @@ const OURS: [i32; 3] = [24, 23, 99];
 pub struct Dial {
     pub connect_timeout: Duration,
     pub tcp_keepalive: Option<Duration>,
+    /// How long an endpoint may take nothing of what is sent. Pingora waits for that without a bound, and looks at nothing
+    /// else meanwhile.
+    pub takes_within: Duration,
     pub tunnel: Option<Tunnel>,
     pub registry: Arc<Registry>,
     pub metrics: Arc<EndpointMetrics>,
@@ -92,6 +95,9 @@ impl Dial {
                     format!("tunnel to {} through {address}", tunnel.target)
                 })?;
         }
+        SockRef::from(&socket)
+            .set_tcp_user_timeout(Some(self.takes_within))
+            .or_err_with(ErrorType::SocketError, explain)?;
         if let Some(idle) = self.tcp_keepalive {
             let keepalive = TcpKeepalive::new()
                 .with_time(idle)

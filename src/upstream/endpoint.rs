@@ -100,6 +100,7 @@ impl Endpoint {
             Arc::new(Dial {
                 connect_timeout: connections.connect_timeout,
                 tcp_keepalive: connections.tcp_keepalive,
+                takes_within: connections.response_header_timeout,
                 tunnel: parts.tunnel.as_ref().map(|proxy| Tunnel {
                     proxy: Arc::clone(proxy),
                     target: target(parts.host, parts.port),

@@ -165,7 +165,8 @@ pub struct Connections {
     /// Go `ExpectContinueTimeout`. Pingora streams the body as the client sends it and relays the upstream's 100,
     /// so the client's own timer rules; the key is accepted for the sake of a moved configuration.
     pub expect_continue_timeout: Duration,
-    /// Go `ResponseHeaderTimeout`: from the end of the request to the head of the response.
+    /// Go `ResponseHeaderTimeout`: from the end of the request to the head of the response. As long as that an endpoint may take
+    /// nothing of what is sent.
     pub response_header_timeout: Duration,
     /// The opposite of Go `DisableKeepAlives`.
     pub reuse: bool,

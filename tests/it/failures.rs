@@ -368,3 +368,41 @@ async fn an_http2_upstream_that_goes_away_takes_no_request_with_it() {
     }
     assert_eq!(proxy.alarms(), Vec::<String>::new());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endpoint_that_takes_nothing_of_an_upload_is_given_up() {
+    let endpoint = serve(|mut wire: Wire| async move {
+        wire.head().await;
+        std::future::pending::<()>().await;
+    })
+    .await;
+    let proxy = Proxy::start(&one_pool(
+        &endpoint,
+        "    connections: { response_header_timeout: 1s }\n",
+    ));
+    let before = proxy.descriptors();
+    let told = tokio::task::spawn_blocking({
+        let http = proxy.http.clone();
+        move || {
+            let mut stream = connect(&http);
+            let mut sending = stream.try_clone().expect("a second handle");
+            std::thread::spawn(move || {
+                let head = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 67108864\r\n\r\n";
+                // It is cut when the answer is there.
+                drop(
+                    sending
+                        .write_all(head.as_bytes())
+                        .and_then(|()| sending.write_all(&vec![b'x'; 64 << 20])),
+                );
+            });
+            answer(&mut stream)
+        }
+    });
+    let answer = told.await.expect("an answer");
+    crate::files::until("its connections are closed", || proxy.descriptors() <= before);
+    let expected = Expected {
+        status: 502,
+        cause: "connection broken",
+    };
+    judge(proxy, &endpoint, &answer, &expected);
+}

@@ -115,7 +115,7 @@ pub struct Connections {
     pub tls_handshake_timeout: Span,
     /// Go ExpectContinueTimeout; see the README's table.
     pub expect_continue_timeout: Span,
-    /// Go ResponseHeaderTimeout.
+    /// Go ResponseHeaderTimeout; an endpoint that takes nothing of what is sent for so long is given up, too.
     pub response_header_timeout: Span,
     /// The opposite of Go DisableKeepAlives.
     pub reuse: bool,
