@@ -238,6 +238,7 @@ mod tests {
                 dial: Dial {
                     connect_timeout: Duration::from_secs(60),
                     tcp_keepalive: None,
+                    takes_within: Duration::from_secs(60),
                     tunnel: None,
                     registry: Arc::new(Registry::default()),
                     metrics: Arc::new(EndpointMetrics::new("p", "kept")),
