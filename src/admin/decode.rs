@@ -15,11 +15,15 @@ const PROBLEMS_MAX: usize = 20;
 /// In longer bodies only the first problem is told: looking for the others reads the body once for each.
 const LOOKED_THROUGH_MAX: usize = 1 << 20;
 
-/// Reads JSON.
+/// Reads a JSON object.
 ///
 /// # Errors
 /// When it is none, or not that of a `T`.
 pub fn json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    // Fields would be taken from a list in their order.
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(Refusal::at(Kind::Invalid, "body", "is a list: send an object"));
+    }
     let error = match serde_json::from_slice(bytes) {
         Ok(value) => return Ok(value),
         Err(error) => error,

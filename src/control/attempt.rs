@@ -217,11 +217,8 @@ impl Controller {
         match change {
             Change::Undo { to } => {
                 check::is_past(to, now)?;
-                Ok(over::without(
-                    self.store().undoing(to).await?,
-                    Moment(clock::unix_millis()),
-                    now,
-                ))
+                let facts = self.store().undoing(to).await?;
+                Ok(over::without(facts, Moment(clock::unix_millis()), now, &around.slots))
             }
             // Pins may have been renewed since they were found to be over.
             Change::Expire { rollout, users } => {

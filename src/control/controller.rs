@@ -2,6 +2,7 @@
 //! is live on this node.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -14,7 +15,7 @@ use super::request::{Asked, ChangeError, Outcome, Request};
 use super::snapshot::Snapshot;
 use crate::clock;
 use crate::rollout::{Change, Members, Moment, Revision, Roster, Scheduled, SegmentName};
-use crate::store::{Commit, CommitError, OURSELVES, Record, Source, Store, on_one_thread};
+use crate::store::{Commit, CommitError, OURSELVES, Record, Source, Store, StoreError, on_one_thread};
 use crate::telemetry::metrics;
 
 /// How long an answer waits until its revision is live here; after that it says that it is not yet.
@@ -27,6 +28,8 @@ pub struct Controller {
     follower: Arc<Follower>,
     /// Held from forming a candidate to its commit, so that changes of this process never meet; the last one's revision.
     turn: Arc<Mutex<Revision>>,
+    /// Another process makes changes now.
+    retired: AtomicBool,
 }
 
 impl Controller {
@@ -36,11 +39,18 @@ impl Controller {
         Self {
             follower,
             turn: Arc::default(),
+            retired: AtomicBool::new(false),
         }
     }
 
+    /// Another process has taken over: it may know of more pools, routes and rollouts, so that changes are its own to judge.
+    /// Those that are asked for here from now on are refused.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
     /// Who publishes what is committed.
-    pub(super) fn follower(&self) -> &Follower {
+    pub fn follower(&self) -> &Arc<Follower> {
         &self.follower
     }
 
@@ -61,6 +71,9 @@ impl Controller {
     /// # Errors
     /// When it was not made; then nothing of it is kept.
     pub async fn change(self: &Arc<Self>, request: Request) -> Result<Outcome, ChangeError> {
+        if self.retired.load(Ordering::Acquire) {
+            return Err(ChangeError::Store(StoreError::Ending));
+        }
         let Request { change, asked } = request;
         self.make(change, asked, None).await
     }

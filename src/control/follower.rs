@@ -76,7 +76,7 @@ impl Follower {
     }
 
     /// What requests see.
-    pub(super) fn live(&self) -> &Arc<Live> {
+    pub fn live(&self) -> &Arc<Live> {
         &self.live
     }
 

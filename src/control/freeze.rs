@@ -75,9 +75,19 @@ fn by_spec(before: &LiveRollout, after: &LiveRollout) -> BTreeSet<ReleaseName> {
     if old == new {
         return entered;
     }
-    entered.extend(new.iter().map(|target| target.release.clone()));
-    // Whom a target has kept out of the others' shares.
-    let left: BTreeSet<&ReleaseName> = old.iter().map(|target| &target.release).collect();
+    // Whom a target that is gone has kept out of what comes after it. Where there is a new one, or they change their order, that
+    // may be any.
+    let mut kept = old.iter();
+    let only_fewer = new.iter().all(|target| kept.any(|before| before == target));
+    let gone = old.iter().filter(|target| !only_fewer || !new.contains(target));
+    let left: BTreeSet<&ReleaseName> = gone.map(|target| &target.release).collect();
+    let open = |release: &ReleaseName| !only_fewer || left.iter().any(|left| *left != release);
+    let others = new.iter().map(|target| &target.release);
+    entered.extend(
+        others
+            .filter(|release| release.as_str() != ReleaseName::STABLE && open(release))
+            .cloned(),
+    );
     for (release, weight) in after.table().weights() {
         let shared = weight.parts_per_million() > 0 && release.as_str() != ReleaseName::STABLE;
         if shared && left.iter().any(|left| *left != release) {

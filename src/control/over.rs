@@ -1,12 +1,19 @@
-//! What is over by now: an undo restores what was true then, but for what has come to its end since.
+//! What an undo leaves as it is: it restores what was true then, but for what has come to its end since, and for rollouts that
+//! routes lead to now.
 
 use super::snapshot::Snapshot;
-use crate::rollout::{Fact, Moment, UserGroup};
+use crate::rollout::{Fact, Moment, RolloutName, UserGroup};
 
-/// Leaves out scheduled changes whose time has come, which would be made at once, and lets go of users whose pin's time
-/// is over.
-pub(super) fn without(facts: Vec<Fact>, at: Moment, now: &Snapshot) -> Vec<Fact> {
-    facts.into_iter().filter_map(|fact| still(fact, at, now)).collect()
+/// Leaves out scheduled changes whose time has come, which would be made at once, and the end of rollouts that are `routed`,
+/// most likely seeded since, unless that is all; and lets go of users whose pin's time is over.
+pub(super) fn without(facts: Vec<Fact>, at: Moment, now: &Snapshot, routed: &[RolloutName]) -> Vec<Fact> {
+    let facts: Vec<Fact> = facts.into_iter().filter_map(|fact| still(fact, at, now)).collect();
+    let ends_routed = |fact: &Fact| matches!(fact, Fact::Rollout { rollout, spec: None } if routed.contains(rollout));
+    if facts.iter().all(ends_routed) {
+        // It is refused, with the reason.
+        return facts;
+    }
+    facts.into_iter().filter(|fact| !ends_routed(fact)).collect()
 }
 
 fn still(fact: Fact, at: Moment, now: &Snapshot) -> Option<Fact> {

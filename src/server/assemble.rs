@@ -82,12 +82,10 @@ fn serve(
     watch_connections(&pools);
     let follower = followed(&config, options, &pools)?;
     let controller = Arc::new(Controller::new(Arc::clone(&follower)));
-    let live = Arc::clone(controller.live());
     let identity = identity::Reader::new(config.identity.clone());
     let keys = KeyFeeds::open(identity.token_sources(), options.upgrade)?;
-    let gateway = gateway(&config, identity, &live, &pools, &access_log, &draining);
-    let (sockets, successor) = take_over(&config, options, starter.as_deref())?;
-    caught_up(&config, &follower, successor.is_some())?;
+    let gateway = gateway(&config, identity, controller.live(), &pools, &access_log, &draining);
+    let (sockets, successor) = take_over(&config, options, starter.as_deref(), &follower)?;
     let mut server = server(&config);
     let (armed, caught) = watch::channel(false);
     let (count, services) = watch::channel(None);
@@ -96,7 +94,8 @@ fn serve(
         successor: Mutex::new(successor),
         drain: Drain::new(),
         services,
-        live: Arc::clone(&live),
+        follower,
+        seed: config.rollouts.clone(),
         pid_file: Arc::clone(&pid_file),
         starter,
         serves,
@@ -115,7 +114,7 @@ fn serve(
     // Those that the configuration names no more are closed.
     drop(open);
     count.send_replace(Some(entrance.services));
-    let following = state::Following::new(follower, controller, config.store.keep_history, duty.clone());
+    let following = state::Following::new(&controller, config.store.keep_history, duty.clone());
     follow(&mut server, following, keys);
     server.bootstrap();
     let signals = Signals {
@@ -127,6 +126,7 @@ fn serve(
         armed,
         access_log: Arc::clone(&access_log),
         duty,
+        controller,
     };
     start_access_log(&access_log);
     server.run(RunArgs {
@@ -144,17 +144,6 @@ fn followed(config: &Config, options: RunOptions, pools: &Arc<Pools>) -> Result<
     let follower = Follower::new(store, live, options.lost());
     state::start(&follower, &config.rollouts)?;
     Ok(Arc::new(follower))
-}
-
-/// The live state is that of now, with all that routes lead to.
-fn caught_up(config: &Config, follower: &Follower, replaces: bool) -> Result<(), StartError> {
-    if replaces {
-        // What the running process committed while this one waited.
-        state::start(follower, &[])?;
-    }
-    // Not before the sockets are there: an upgrade that comes to nothing leaves nothing behind.
-    state::complete(follower, &config.rollouts)?;
-    Ok(())
 }
 
 /// What goes on in the background: changes are followed, history is kept short, keys are fetched.
@@ -195,6 +184,7 @@ fn take_over(
     config: &Config,
     options: RunOptions,
     starter: Option<&Starter>,
+    follower: &Follower,
 ) -> Result<(Sockets, Option<Successor>), StartError> {
     if !options.upgrade {
         return Ok((Sockets::default(), None));
@@ -208,6 +198,8 @@ fn take_over(
     if let Some(starter) = starter {
         starter.has_sockets();
     }
+    // What the running process committed while this one waited.
+    state::start(follower, &[])?;
     Ok((Sockets::inherited(sockets), Some(successor)))
 }
 

@@ -18,6 +18,7 @@ use tokio::sync::{oneshot, watch};
 use super::drain::Drain;
 use super::duty::Duty;
 use super::{handover, supervisor};
+use crate::control::Controller;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::targets;
 
@@ -39,6 +40,8 @@ pub struct Signals {
     pub access_log: Arc<AccessLog>,
     /// The successor's, once sockets are handed over.
     pub duty: Duty,
+    /// Makes no changes then.
+    pub controller: Arc<Controller>,
     /// Told when signals are caught.
     pub armed: watch::Sender<bool>,
 }
@@ -118,6 +121,7 @@ impl ShutdownSignalWatch for Signals {
                     };
                     match outcome {
                         Outcome::Handed => {
+                            self.controller.retire();
                             let linger = self.drain_max.mul_f64(LINGER_HANDED_OVER);
                             return self.leave(Duration::ZERO, linger, &mut streams).await;
                         }

@@ -72,22 +72,11 @@ pub fn open(settings: &StoreSettings, from_snapshot: bool) -> Result<Arc<dyn Sto
 /// # Errors
 /// When there is no state to serve by.
 pub fn start(follower: &Follower, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
-    let revision = runtime()?.block_on(follower.start(seed))?;
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().map_err(StateError::Runtime)?;
+    let revision = runtime.block_on(follower.start(seed))?;
     info!(target: targets::SERVER, "state is at revision {}", revision.0);
     Ok(())
-}
-
-/// Seeds what routes lead to and the store does not have.
-///
-/// # Errors
-/// When the store cannot be written.
-pub fn complete(follower: &Follower, seed: &[(RolloutName, RolloutSpec)]) -> Result<(), StateError> {
-    Ok(runtime()?.block_on(follower.complete(seed))?)
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime, StateError> {
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    runtime.enable_all().build().map_err(StateError::Runtime)
 }
 
 /// Follows the store until the process ends, and makes what is due while that is its duty.
@@ -102,12 +91,13 @@ pub struct Following {
 impl Following {
     /// History is kept for `keep_history`.
     #[must_use]
-    pub fn new(follower: Arc<Follower>, controller: Arc<Controller>, keep_history: Duration, duty: Duty) -> Self {
+    pub fn new(controller: &Arc<Controller>, keep_history: Duration, duty: Duty) -> Self {
+        let follower = Arc::clone(controller.follower());
         Self {
             duty,
-            merger: follower.has_all().then(|| Merger::new(Arc::clone(&controller))),
+            merger: follower.has_all().then(|| Merger::new(Arc::clone(controller))),
             follower,
-            clerk: Clerk::new(controller, keep_history),
+            clerk: Clerk::new(Arc::clone(controller), keep_history),
         }
     }
 }

@@ -20,10 +20,11 @@ use super::pid_file::{PidFile, PidFileError};
 use super::settings::ServerSettings;
 use super::start::RunOptions;
 use super::supervisor;
-use crate::control::Live;
+use crate::control::Follower;
+use crate::rollout::{RolloutName, RolloutSpec};
 use crate::telemetry::targets;
 
-/// Exit code of a successor that the running process did not wait for.
+/// Exit code of a process that prepared to accept, and may not.
 const FAILED: i32 = 1;
 
 /// A service that is ready when this process may accept; listeners depend on it, and it on all that they need.
@@ -33,7 +34,9 @@ pub struct Takeover {
     pub drain: Arc<Drain>,
     /// How many services listen, once it is known.
     pub services: watch::Receiver<Option<usize>>,
-    pub live: Arc<Live>,
+    pub follower: Arc<Follower>,
+    /// The rollouts of the configuration: those that routes lead to are seeded where the store does not have them.
+    pub seed: Vec<(RolloutName, RolloutSpec)>,
     pub pid_file: Arc<PidPlace>,
     /// Who started this process, and waits.
     pub starter: Option<Arc<Starter>>,
@@ -50,13 +53,14 @@ impl BackgroundService for Takeover {
             Ok(successor) => successor,
             Err(e) => {
                 error!(target: targets::SERVER, "no hand-over: {e}: the running process serves on, this one ends");
-                if let Some(starter) = &self.starter {
-                    starter.failed(&format!("no hand-over: {e}"));
-                }
-                // Nothing is accepted yet.
-                std::process::exit(FAILED);
+                self.give_up(&format!("no hand-over: {e}"));
             }
         };
+        // Nothing keeps this process from accepting now: one that comes to nothing leaves nothing in the store.
+        if let Err(e) = self.follower.complete(&self.seed).await {
+            error!(target: targets::SERVER, "{e}: this process ends");
+            self.give_up(&e.to_string());
+        }
         ready.notify_ready();
         let mut services = self.services.clone();
         // An error means that the server is gone, and the process with it.
@@ -69,6 +73,14 @@ impl BackgroundService for Takeover {
 }
 
 impl Takeover {
+    /// Nothing is accepted yet.
+    fn give_up(&self, why: &str) -> ! {
+        if let Some(starter) = &self.starter {
+            starter.failed(why);
+        }
+        std::process::exit(FAILED);
+    }
+
     /// Says that all is prepared, and waits to be told to accept.
     async fn agree(&self) -> Result<Option<Successor>, super::handover::HandoverError> {
         let Some(successor) = self.successor.lock().take() else {
@@ -82,7 +94,7 @@ impl Takeover {
     async fn tell(&self, successor: Option<Successor>) {
         self.serves.store(true, Ordering::Release);
         self.duty.begin();
-        let revision = self.live.pin().revision().0;
+        let revision = self.follower.live().pin().revision().0;
         // Before the old process hears of it, and ends: a service whose main process has ended is over.
         supervisor::serves().await;
         if let Err(e) = self.pid_file.replace() {

@@ -146,3 +146,31 @@ async fn an_undo_that_ends_a_freeze_is_made_and_one_within_it_lets_nobody_in() {
     node.must(Change::Undo { to: Revision(2) }).await;
     assert_eq!(node.decided("3"), ("canary".to_owned(), "user"));
 }
+
+#[tokio::test]
+async fn targets_by_which_people_can_only_leave_may_go() {
+    let node = frozen(&["1"], "canary").await;
+    let targets = |json: serde_json::Value| {
+        let mut spec = node
+            .controller
+            .live()
+            .pin()
+            .named(&rollout("shop"))
+            .expect("shop")
+            .spec()
+            .clone();
+        spec.targets = serde_json::from_value(json).expect("targets");
+        spec
+    };
+    let (change, asked) = as_of_now(
+        &node,
+        targets(serde_json::json!([{ "segment": "testers", "release": "stable" }])),
+    );
+    node.make_as(change, asked).await.expect("nobody enters stable");
+    let (change, asked) = as_of_now(&node, targets(serde_json::json!([])));
+    let refused = node.make_as(change, asked).await;
+    assert!(
+        matches!(refused, Err(ChangeError::Frozen { .. })),
+        "some of them are canary's by the split: {refused:?}"
+    );
+}

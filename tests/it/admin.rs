@@ -314,6 +314,21 @@ fn undo_is_a_change_and_history_has_it_all() {
 }
 
 #[test]
+fn a_list_is_no_object_by_the_order_of_its_fields() {
+    let scene = Scene::start();
+    let released = r#"[{"stable":{"pool":"stable"},"beta":{"pool":"canary"}}]"#;
+    for (method, path) in [
+        ("PATCH", "/rollouts/checkout"),
+        ("PUT", "/rollouts/other"),
+        ("POST", "/undo"),
+    ] {
+        let (status, problem) = scene.json(method, path, &if_match(scene.revision()), released);
+        assert_eq!(status, 422, "{problem}");
+        assert!(problem.to_string().contains("send an object"), "{problem}");
+    }
+}
+
+#[test]
 fn undo_means_what_somebody_asked_for_last() {
     let scene = Scene::start();
     let listener = listen(&scene);

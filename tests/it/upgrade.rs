@@ -268,6 +268,30 @@ fn what_a_new_configuration_adds_is_served_and_its_schedule_is_kept_by_who_knows
         ", shop: { releases: { stable: { pool: b } } }",
     ];
     let more = with_more(&origins, &store, more);
+    let admin = |method: &str, path: &str, body: &str| {
+        let fields = "Host: localhost\r\nContent-Type: application/json\r\n";
+        crate::admin_client::ask(&site.admin.to_string(), method, path, fields, body)
+    };
+    let pinned = admin("PUT", "/api/v1/rollouts/checkout/users/1", r#"{"release":"stable"}"#);
+    assert_eq!(pinned.status, 200, "{}", pinned.body);
+
+    // One that does not come to serve leaves nothing behind.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let next = site.directory.join("next.yaml");
+    site.write(&next, &taken.local_addr().expect("address").to_string(), &wanted(&more));
+    let failed = site.upgrade_to(&next, &[]);
+    assert_eq!(failed.status.code(), Some(1), "{}", told(&failed));
+    let history = admin("GET", "/api/v1/history?limit=100", "").body;
+    assert!(!history.contains("shop"), "{history}");
+
+    let mut half = crate::harness::connect(&site.admin.to_string());
+    let body = r#"{"release":"stable"}"#;
+    let head = format!(
+        "PUT /api/v1/rollouts/checkout/users/2 HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    std::io::Write::write_all(&mut half, head.as_bytes()).expect("sent");
     site.write(&site.file, &site.http.to_string(), &wanted(&more));
     site.upgraded();
     let asked = "GET /shop HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
@@ -280,10 +304,6 @@ fn what_a_new_configuration_adds_is_served_and_its_schedule_is_kept_by_who_knows
 
     // The process that drains does not know pool `b`, and has nothing to say of what names it.
     let at = switchyard::clock::rfc3339(switchyard::clock::unix_millis() + 1_500);
-    let admin = |method: &str, path: &str, body: &str| {
-        let fields = "Host: localhost\r\nContent-Type: application/json\r\n";
-        crate::admin_client::ask(&site.admin.to_string(), method, path, fields, body)
-    };
     let spec = r#"{"releases":{"stable":{"pool":"b"}}}"#;
     for name in ["one", "two", "three", "four", "five"] {
         let answer = admin("PUT", &format!("/api/v1/rollouts/{name}?at={at}"), spec);
@@ -299,7 +319,12 @@ fn what_a_new_configuration_adds_is_served_and_its_schedule_is_kept_by_who_knows
     go_on.send(()).expect("it waits");
     assert_eq!(crate::harness::answer(&mut in_flight).body, "a");
     assert_eq!(site.first_ends(), Some(0));
-    assert!(!site.errors().contains(" ERROR "), "{}", site.errors());
+    let errors = site.errors();
+    assert_eq!(
+        errors.matches(" ERROR ").count(),
+        1,
+        "that of the one that came to nothing: {errors}"
+    );
 }
 
 /// The other end of NOTIFY_SOCKET.
