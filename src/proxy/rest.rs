@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use http::HeaderMap;
-use http::header::HeaderName;
+use http::{HeaderMap, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::custom::CustomMessageWrite;
@@ -24,11 +23,10 @@ use tokio::time::timeout;
 use super::context::Context;
 use super::gateway::refused;
 use super::settings::Limits;
+use super::whole::GRPC_STATUS;
 use crate::clock;
 use crate::upstream::{Connection, PeerUse};
 
-/// A gRPC response has this field in its head if that is all there is of it ("Trailers-Only" of gRPC over HTTP/2).
-const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The status of the error that ends such a request. The client has another: its answer.
 const TOO_LATE: u16 = 408;
 
@@ -36,10 +34,11 @@ type Messages = Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync>;
 
 /// The head of a response is there, and may be all of it.
 ///
-/// Of a call that streams both ways it is not, and the session stays Pingora's until [`bound`]: only of its own it sees a
-/// client's reset while the upstream takes nothing.
+/// Of a call that streams both ways, which is answered with 200, it is not, and the session stays Pingora's until [`bound`]: only
+/// of its own it sees a client's reset while the upstream takes nothing.
 pub fn bound_if_over(session: &mut Session, response: &ResponseHeader, ctx: &mut Context, limits: &Limits) {
-    let streams = ctx.upstream_h2 && ctx.kind == PeerUse::Stream && !response.headers.contains_key(GRPC_STATUS);
+    let is_call = ctx.upstream_h2 && ctx.kind == PeerUse::Stream && response.status == StatusCode::OK;
+    let streams = is_call && !response.headers.contains_key(GRPC_STATUS);
     if !streams {
         bound(session, ctx, limits);
     }

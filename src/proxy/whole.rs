@@ -5,7 +5,7 @@ use std::mem;
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{Method, StatusCode, Version};
+use http::{HeaderName, Method, StatusCode, Version};
 use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
@@ -13,6 +13,9 @@ use pingora_proxy::Session;
 use super::context::Context;
 use super::gateway::Gateway;
 use crate::upstream::{PeerUse, Splice, Wanted};
+
+/// A gRPC response has this field in its head if that is all there is of it ("Trailers-Only" of gRPC over HTTP/2).
+pub const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Says before a request is sent whether its response may be left aside. The length of one to HEAD is not its body's. What is
 /// to be changed on the way to the client, or goes by frames, needs its fields.
@@ -46,7 +49,8 @@ pub fn is_all(asked: &RequestHeader, status: StatusCode, response: &ResponseHead
     let bodiless =
         || asked.method == Method::HEAD || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let empty = || response.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0");
-    !status.is_informational() && (ctx.whole.is_some() || bodiless() || empty())
+    let failed_call = || ctx.kind == PeerUse::Stream && response.headers.contains_key(GRPC_STATUS);
+    !status.is_informational() && (ctx.whole.is_some() || bodiless() || empty() || failed_call())
 }
 
 /// What Pingora writes next, the head of a response without a body, becomes this response.
