@@ -180,6 +180,8 @@ mod tests {
         assert_eq!(told("{}"), [("body".to_owned(), "missing field `releases`".to_owned())]);
         let twice = told(r#"{ "releases": {}, "releases": {} }"#);
         assert!(twice[0].1.contains("duplicate"), "{twice:?}");
-        assert_eq!(told("[")[0].0, "line 1, column 1");
+        assert_eq!(told("{")[0].0, "line 1, column 1");
+        let list = told(r#"[{ "stable": { "pool": "s" } }]"#);
+        assert_eq!(list, [("body".to_owned(), "is a list: send an object".to_owned())]);
     }
 }
