@@ -13,12 +13,12 @@ mod follower;
 mod freeze;
 mod live;
 mod merger;
-mod over;
 mod release;
 mod request;
 mod resolve;
 mod seen;
 mod snapshot;
+mod undoing;
 
 pub use apply::ApplyProblem;
 pub use clerk::Clerk;

@@ -222,7 +222,7 @@ impl Snapshot {
                 if live.is_none() && self.stuck.contains_key(rollout) {
                     continue;
                 }
-                pinnable(rollout, live.map(Arc::as_ref), set)?;
+                pinnable(rollout, present(rollout, live)?, set)?;
             }
         }
         Ok(())
@@ -236,14 +236,12 @@ impl Snapshot {
         unset: &[Box<str>],
         set: &[UserGroup],
     ) -> Result<(), Vec<ApplyProblem>> {
-        let live = self.rollouts.get_mut(name);
-        pinnable(name, live.as_deref().map(Arc::as_ref), set)?;
-        if let Some(live) = live {
-            let live = Arc::make_mut(live);
-            let edited = live.table.edit_users(replace, unset, set);
-            edited.map_err(|e| vec![at(name, "users", e.to_string())])?;
-            live.restamp(revision);
-        }
+        let live = present(name, self.rollouts.get_mut(name))?;
+        pinnable(name, live, set)?;
+        let live = Arc::make_mut(live);
+        let edited = live.table.edit_users(replace, unset, set);
+        edited.map_err(|e| vec![at(name, "users", e.to_string())])?;
+        live.restamp(revision);
         Ok(())
     }
 
@@ -293,10 +291,14 @@ impl Stranded {
 }
 
 /// Whether users can be pinned so; the one check of all that are.
-fn pinnable(name: &RolloutName, live: Option<&LiveRollout>, set: &[UserGroup]) -> Result<(), Vec<ApplyProblem>> {
-    let problem = |message: String| vec![at(name, "users", message)];
-    let live = live.ok_or_else(|| problem("the rollout does not exist".to_owned()))?;
-    live.table().check_users(set).map_err(|e| problem(e.to_string()))
+fn pinnable(name: &RolloutName, live: &LiveRollout, set: &[UserGroup]) -> Result<(), Vec<ApplyProblem>> {
+    let checked = live.table().check_users(set);
+    checked.map_err(|e| vec![at(name, "users", e.to_string())])
+}
+
+/// The rollout whose users are meant.
+fn present<T>(name: &RolloutName, live: Option<T>) -> Result<T, Vec<ApplyProblem>> {
+    live.ok_or_else(|| vec![at(name, "users", "the rollout does not exist".to_owned())])
 }
 
 fn at(rollout: &RolloutName, path: &str, message: String) -> ApplyProblem {

@@ -8,10 +8,10 @@ use super::apply::opened;
 use super::check::{self, Moving, Terms};
 use super::controller::Controller;
 use super::describe::{self, Pins};
-use super::over;
 use super::request::{Asked, ChangeError, Outcome};
 use super::resolve;
 use super::snapshot::Snapshot;
+use super::undoing;
 use crate::clock;
 use crate::rollout::{Change, Fact, Moment, Revision, RolloutName};
 use crate::store::{Answered, Commit, CommitError, Committed, Record};
@@ -52,15 +52,7 @@ impl Candidate {
     fn nothing(now: &Snapshot) -> Self {
         Self {
             facts: Arc::default(),
-            outcome: Outcome {
-                revision: now.revision(),
-                live: true,
-                changed: false,
-                summary: String::new(),
-                diff: Vec::new(),
-                plans: Vec::new(),
-                members: None,
-            },
+            outcome: Outcome::unchanged(now.revision()),
             members: None,
         }
     }
@@ -168,15 +160,12 @@ impl Controller {
             Some(at) => Some(check::scheduled(&change, at, asked, now)?),
             None => None,
         };
-        let mut terms = Terms {
-            allow_flips: asked.allow_flips,
+        let terms = Terms {
+            // Whoever undoes means the state of then, whoever moves back by it.
+            allow_flips: asked.allow_flips || matches!(change, Change::Undo { .. }),
             dry_run: asked.dry_run,
             may_enter: matches!(change, Change::Expire { .. }),
         };
-        if matches!(change, Change::Undo { .. }) {
-            // Whoever undoes means the state of then, whoever moves back by it.
-            terms.allow_flips = true;
-        }
         let facts = self.comes_to(change, now).await?;
         let tried = Arc::new(facts);
         let opened = opened(self.store(), &tried).await?;
@@ -199,13 +188,10 @@ impl Controller {
         Ok(Candidate {
             facts: Arc::new(facts),
             outcome: Outcome {
-                revision: now.revision(),
-                live: true,
-                changed: false,
                 summary,
                 diff,
                 plans,
-                members: None,
+                ..Outcome::unchanged(now.revision())
             },
             members,
         })
@@ -218,11 +204,16 @@ impl Controller {
             Change::Undo { to } => {
                 check::is_past(to, now)?;
                 let facts = self.store().undoing(to).await?;
-                Ok(over::without(facts, Moment(clock::unix_millis()), now, &around.slots))
+                Ok(undoing::still_to_be_made(
+                    facts,
+                    Moment(clock::unix_millis()),
+                    now,
+                    &around.slots,
+                ))
             }
             // Pins may have been renewed since they were found to be over.
             Change::Expire { rollout, users } => {
-                let users = self.over(&rollout, users).await?;
+                let users = self.expired(&rollout, users).await?;
                 resolve::facts(Change::Expire { rollout, users }, now, around)
             }
             change => resolve::facts(change, now, around),
@@ -230,15 +221,15 @@ impl Controller {
     }
 
     /// Those of the users whose time is over.
-    async fn over(&self, rollout: &RolloutName, users: Vec<Box<str>>) -> Result<Vec<Box<str>>, ChangeError> {
-        let mut over = Vec::with_capacity(users.len());
+    async fn expired(&self, rollout: &RolloutName, users: Vec<Box<str>>) -> Result<Vec<Box<str>>, ChangeError> {
+        let mut expired = Vec::with_capacity(users.len());
         for user in users {
             let until = self.store().user(rollout, &user).await?.and_then(|entry| entry.until);
             if until.is_some_and(|until| until.0 <= clock::unix_millis()) {
-                over.push(user);
+                expired.push(user);
             }
         }
-        Ok(over)
+        Ok(expired)
     }
 
     /// Where single users are pinned, as far as a diff lists them one by one.

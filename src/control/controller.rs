@@ -166,13 +166,10 @@ impl Controller {
             } => {
                 drop(turn);
                 Ok(Outcome {
-                    revision,
                     live: self.wait_live(revision).await,
                     changed,
                     summary: summary.to_owned(),
-                    diff: Vec::new(),
-                    plans: Vec::new(),
-                    members: None,
+                    ..Outcome::unchanged(revision)
                 })
             }
             Attempt::Committed {

@@ -63,19 +63,13 @@ fn merged(each: impl Iterator<Item = Diff>) -> Vec<Diff> {
 
 /// Where facts say the last of each rollout.
 fn last_specs(facts: &[Fact]) -> HashMap<&RolloutName, usize> {
-    let specs = facts.iter().enumerate();
-    specs
-        .filter_map(|(place, fact)| match fact {
-            Fact::Rollout { rollout, .. } => Some((rollout, place)),
-            Fact::Users { .. }
-            | Fact::Segment { .. }
-            | Fact::Roster { .. }
-            | Fact::Merged { .. }
-            | Fact::NoSegment { .. }
-            | Fact::Scheduled { .. }
-            | Fact::NotScheduled { .. } => None,
-        })
-        .collect()
+    let mut last = HashMap::new();
+    for (place, fact) in facts.iter().enumerate() {
+        if let Fact::Rollout { rollout, .. } = fact {
+            last.insert(rollout, place);
+        }
+    }
+    last
 }
 
 /// The rollouts that facts are about.

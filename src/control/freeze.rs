@@ -11,16 +11,9 @@ use crate::rollout::{Fact, Members, ReleaseName, RolloutName, SegmentName};
 
 /// Whether facts pin or unpin single users of a rollout that is frozen.
 pub(super) fn concerns(facts: &[Fact], now: &Snapshot) -> bool {
-    facts.iter().any(|fact| match fact {
-        Fact::Users { rollout, .. } => now.named(rollout).is_some_and(|live| live.spec().frozen),
-        Fact::Rollout { .. }
-        | Fact::Segment { .. }
-        | Fact::Roster { .. }
-        | Fact::Merged { .. }
-        | Fact::NoSegment { .. }
-        | Fact::Scheduled { .. }
-        | Fact::NotScheduled { .. } => false,
-    })
+    let is_frozen = |rollout: &RolloutName| now.named(rollout).is_some_and(|live| live.spec().frozen);
+    let concerned = |fact: &Fact| matches!(fact, Fact::Users { rollout, .. } if is_frozen(rollout));
+    facts.iter().any(concerned)
 }
 
 /// Refuses facts by which users would enter a rollout that is frozen, and stays so.

@@ -55,6 +55,21 @@ pub struct Outcome {
     pub members: Option<Turnover>,
 }
 
+impl Outcome {
+    /// There was nothing to change, and that revision is the current one.
+    pub(super) fn unchanged(revision: Revision) -> Self {
+        Self {
+            revision,
+            live: true,
+            changed: false,
+            summary: String::new(),
+            diff: Vec::new(),
+            plans: Vec::new(),
+            members: None,
+        }
+    }
+}
+
 /// Why a change was not made. Nothing of it is kept.
 #[derive(Debug, Error)]
 pub enum ChangeError {

@@ -1,12 +1,11 @@
-//! What an undo leaves as it is: it restores what was true then, but for what has come to its end since, and for rollouts that
-//! routes lead to now.
+//! What undoes changes, as of now: what has come to its end since, and rollouts that routes lead to, are left as they are.
 
 use super::snapshot::Snapshot;
 use crate::rollout::{Fact, Moment, RolloutName, UserGroup};
 
 /// Leaves out scheduled changes whose time has come, which would be made at once, and the end of rollouts that are `routed`,
 /// most likely seeded since, unless that is all; and lets go of users whose pin's time is over.
-pub(super) fn without(facts: Vec<Fact>, at: Moment, now: &Snapshot, routed: &[RolloutName]) -> Vec<Fact> {
+pub(super) fn still_to_be_made(facts: Vec<Fact>, at: Moment, now: &Snapshot, routed: &[RolloutName]) -> Vec<Fact> {
     let facts: Vec<Fact> = facts.into_iter().filter_map(|fact| still(fact, at, now)).collect();
     let ends_routed = |fact: &Fact| matches!(fact, Fact::Rollout { rollout, spec: None } if routed.contains(rollout));
     if facts.iter().all(ends_routed) {
