@@ -75,8 +75,10 @@ impl Clerk {
                     if late.scheduled.insert(*id) {
                         error!(target: targets::CONTROL, "scheduled change {} is late, and tried again: {e}", id.0);
                     }
-                    // Those that are due after it are not made before it.
-                    return;
+                    // Those that are due after it are not made before it; another rollout's need not wait for one that is stuck.
+                    if !matches!(e, ChangeError::Stuck { .. }) {
+                        return;
+                    }
                 }
                 Err(e) => {
                     error!(target: targets::CONTROL, "scheduled change {} is not made, and given up: {e}", id.0);

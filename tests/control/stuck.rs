@@ -73,3 +73,21 @@ async fn a_start_says_what_a_rollout_lacks_and_not_that_its_users_have_none() {
         "{problem}"
     );
 }
+
+#[tokio::test]
+async fn what_is_scheduled_for_others_does_not_wait_for_a_rollout_that_is_stuck() {
+    let (node, _other) = two_nodes().await;
+    let side = rollout("side");
+    let stable = spec(serde_json::json!({ "releases": { "stable": { "pool": "s" } } }));
+    let rollouts = vec![(side.clone(), stable)];
+    let base = node.must(Change::Apply { rollouts }).await.revision.0;
+    let kill = Change::Kill { rollout: side.clone() };
+    let due = vec![waits(base + 1, 1_000, split("10%")), waits(base + 2, 2_000, kill)];
+    committed(&**node.controller.store(), base, due).await;
+    let made = clerk_until(&node, base + 2);
+    let made = tokio::time::timeout(std::time::Duration::from_secs(30), made).await;
+    made.expect("the second is made");
+    let snapshot = node.controller.live().pin();
+    assert!(snapshot.named(&side).expect("it is there").spec().killed);
+    assert_eq!(snapshot.schedule().len(), 1, "the first waits on");
+}
